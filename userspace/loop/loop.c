@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns epoll, the timer wheel and the mailbox of one thread.
+ *
+ * Timers hang in a hashed wheel: SLOTS lists, one per tick, an entry stays in its list until its own tick comes
+ * round. Arming and cancelling are O(1); a turn visits only the ticks that have passed. */
+#include "loop/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SLOTS = 1024 };
+
+struct loop {
+	int epfd;
+	bool stop;
+	uint64_t now; /* ms */
+	uint64_t tick; /* last tick served */
+	uint64_t busy[SLOTS / 64]; /* slots that may hold timers */
+	struct epoll_event ev[LOOP_EVENTS_MAX];
+	int n_ev, at_ev;
+	struct list slot[SLOTS];
+	struct list tasks;
+	void (*turn)(void *arg, bool about_to_sleep);
+	void *turn_arg;
+	struct io wake;
+	pthread_mutex_t lock;
+	struct msg *head, **tail;
+};
+
+static uint64_t clock_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static void wake(struct loop *l)
+{
+	uint64_t one = 1;
+	ssize_t n = write(l->wake.fd, &one, sizeof one);
+	(void)n; /* EAGAIN: the counter is full, so it is readable already */
+}
+
+static void serve_messages(struct loop *l)
+{
+	struct msg *m;
+
+	pthread_mutex_lock(&l->lock);
+	m = l->head;
+	l->head = NULL;
+	l->tail = &l->head;
+	pthread_mutex_unlock(&l->lock);
+	while (m) {
+		struct msg *next = m->next;
+		m->handle(l, m);
+		m = next;
+	}
+}
+
+static void woken(struct io *io, uint32_t events)
+{
+	uint64_t count;
+	ssize_t n = read(io->fd, &count, sizeof count);
+	(void)n;
+	(void)events;
+	serve_messages(container_of(io, struct loop, wake));
+}
+
+struct loop *loop_new(void)
+{
+	struct loop *l = calloc(1, sizeof *l);
+	int fd;
+
+	if (!l)
+		return NULL;
+	l->epfd = epoll_create1(EPOLL_CLOEXEC);
+	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	l->now = clock_ms();
+	l->tick = l->now / LOOP_TICK_MS;
+	for (unsigned i = 0; i < SLOTS; i++)
+		list_init(&l->slot[i]);
+	list_init(&l->tasks);
+	pthread_mutex_init(&l->lock, NULL);
+	l->tail = &l->head;
+	io_init(&l->wake, fd, woken);
+	if (l->epfd < 0 || fd < 0 || io_want(l, &l->wake, EPOLLIN)) {
+		int err = errno;
+		loop_free(l);
+		errno = err;
+		return NULL;
+	}
+	return l;
+}
+
+void loop_free(struct loop *l)
+{
+	if (!l)
+		return;
+	serve_messages(l);
+	if (l->wake.fd >= 0)
+		close(l->wake.fd);
+	if (l->epfd >= 0)
+		close(l->epfd);
+	pthread_mutex_destroy(&l->lock);
+	free(l);
+}
+
+uint64_t loop_now(const struct loop *l)
+{
+	return l->now;
+}
+
+void loop_on_turn(struct loop *l, void (*turn)(void *arg, bool about_to_sleep), void *arg)
+{
+	l->turn = turn;
+	l->turn_arg = arg;
+}
+
+void loop_stop(struct loop *l)
+{
+	__atomic_store_n(&l->stop, true, __ATOMIC_RELEASE);
+	wake(l);
+}
+
+/* --- descriptors ------------------------------------------------------------------------------------ */
+
+void io_init(struct io *io, int fd, void (*ready)(struct io *io, uint32_t events))
+{
+	io->fd = fd;
+	io->mask = 0;
+	io->ready = ready;
+}
+
+int io_want(struct loop *l, struct io *io, uint32_t mask)
+{
+	struct epoll_event ev = {.events = mask, .data.ptr = io};
+	int op = !mask ? EPOLL_CTL_DEL : io->mask ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	if (mask == io->mask)
+		return 0;
+	if (epoll_ctl(l->epfd, op, io->fd, &ev) < 0)
+		return -errno;
+	io->mask = mask;
+	return 0;
+}
+
+void io_stop(struct loop *l, struct io *io)
+{
+	if (io->mask)
+		io_want(l, io, 0);
+	io->mask = 0;
+	for (int i = l->at_ev; i < l->n_ev; i++)
+		if (l->ev[i].data.ptr == io)
+			l->ev[i].data.ptr = NULL;
+}
+
+static void serve_descriptors(struct loop *l)
+{
+	for (l->at_ev = 0; l->at_ev < l->n_ev;) {
+		struct epoll_event *ev = &l->ev[l->at_ev++];
+		struct io *io = ev->data.ptr;
+		if (io)
+			io->ready(io, ev->events);
+	}
+	l->n_ev = l->at_ev = 0;
+}
+
+/* --- timers ------------------------------------------------------------------------------------------ */
+
+bool timer_armed(const struct timer *t)
+{
+	return t->link.next && !list_empty(&t->link);
+}
+
+void timer_cancel(struct timer *t)
+{
+	if (t->link.next)
+		list_del(&t->link);
+}
+
+void timer_set(struct loop *l, struct timer *t, uint64_t after_ms, void (*fire)(struct timer *t))
+{
+	timer_cancel(t);
+	t->fire = fire;
+	t->expires = (l->now + after_ms) / LOOP_TICK_MS + 1;
+	if (t->expires <= l->tick)
+		t->expires = l->tick + 1;
+	list_init(&t->link);
+	list_add_tail(&l->slot[t->expires % SLOTS], &t->link);
+	l->busy[t->expires % SLOTS / 64] |= 1ull << (t->expires % 64);
+}
+
+static void serve_slot(struct loop *l, struct list *slot, uint64_t tick)
+{
+	struct list due;
+
+	list_init(&due);
+	list_for_each_safe(p, tmp, slot) {
+		struct timer *t = list_entry(p, struct timer, link);
+		if (t->expires <= tick) {
+			list_del(&t->link);
+			list_add_tail(&due, &t->link);
+		}
+	}
+	while (!list_empty(&due)) { /* a callback may cancel any other timer in `due` */
+		struct timer *t = list_entry(due.next, struct timer, link);
+		list_del(&t->link);
+		t->fire(t);
+	}
+}
+
+static void serve_timers(struct loop *l)
+{
+	uint64_t target = l->now / LOOP_TICK_MS;
+
+	if (target - l->tick > SLOTS)
+		l->tick = target - SLOTS;
+	while (l->tick < target) {
+		l->tick++;
+		serve_slot(l, &l->slot[l->tick % SLOTS], l->tick);
+	}
+}
+
+/* The slot that comes up next and is not empty, counted in ticks from now; 0 when the wheel is empty. Bits of
+ * `busy` are set when a timer is armed and cleared here, when its slot is found empty. */
+static unsigned next_busy(struct loop *l)
+{
+	for (unsigned i = 1; i <= SLOTS;) {
+		unsigned s = (unsigned)((l->tick + i) % SLOTS);
+		uint64_t word = l->busy[s / 64] >> (s % 64);
+
+		if (!word) {
+			i += 64 - s % 64;
+			continue;
+		}
+		i += (unsigned)__builtin_ctzll(word);
+		s = (unsigned)((l->tick + i) % SLOTS);
+		if (!list_empty(&l->slot[s]))
+			return i <= SLOTS ? i : SLOTS;
+		l->busy[s / 64] &= ~(1ull << (s % 64));
+	}
+	return 0;
+}
+
+/* Milliseconds to sleep. A timer of a later round costs one needless wake-up per round, no more. */
+static int sleep_ms(struct loop *l)
+{
+	unsigned ticks;
+
+	if (!list_empty(&l->tasks) || __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
+		return 0;
+	ticks = next_busy(l);
+	return ticks ? (int)((l->tick + ticks) * LOOP_TICK_MS - l->now) : -1;
+}
+
+/* --- deferred work ----------------------------------------------------------------------------------- */
+
+void loop_defer(struct loop *l, struct task *t, void (*run)(struct task *t))
+{
+	if (t->link.next && !list_empty(&t->link))
+		return;
+	t->run = run;
+	list_init(&t->link);
+	list_add_tail(&l->tasks, &t->link);
+}
+
+void task_cancel(struct task *t)
+{
+	if (t->link.next)
+		list_del(&t->link);
+}
+
+static void serve_tasks(struct loop *l)
+{
+	while (!list_empty(&l->tasks)) {
+		struct task *t = list_entry(l->tasks.next, struct task, link);
+		list_del(&t->link);
+		t->run(t);
+	}
+}
+
+void loop_post(struct loop *l, struct msg *m, void (*handle)(struct loop *l, struct msg *m))
+{
+	bool first;
+
+	m->next = NULL;
+	m->handle = handle;
+	pthread_mutex_lock(&l->lock);
+	first = !l->head;
+	*l->tail = m;
+	l->tail = &m->next;
+	pthread_mutex_unlock(&l->lock);
+	if (first)
+		wake(l);
+}
+
+void loop_run(struct loop *l)
+{
+	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
+		int ms = sleep_ms(l);
+
+		if (l->turn)
+			l->turn(l->turn_arg, ms != 0);
+		l->n_ev = epoll_wait(l->epfd, l->ev, LOOP_EVENTS_MAX, ms);
+		if (l->n_ev < 0)
+			l->n_ev = 0; /* EINTR */
+		if (l->turn)
+			l->turn(l->turn_arg, false);
+		l->now = clock_ms();
+		serve_timers(l);
+		serve_descriptors(l);
+		serve_tasks(l);
+	}
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sockets as the data plane needs them: listeners, accepted, dialled (with or without the client's address),
+ * original destinations. All are non-blocking and close-on-exec. Functions return a descriptor or -errno. */
+#pragma once
+#include "base/addr.h"
+
+enum {
+	SOCK_BACKLOG = 4096,
+	SOCK_SPOOF_PORT_MIN = 10240, /* source ports for dialling with a client's address: below what clients use */
+	SOCK_SPOOF_PORT_MAX = 32767,
+	SOCK_SPOOF_TRIES = 16,
+};
+
+struct sock_keepalive { /* seconds; `time` 0 leaves keepalive off */
+	unsigned time, interval, retries;
+	unsigned user_timeout_ms; /* 0: kernel default */
+};
+
+/* A TCP listener on every address ([::] and IPv4), or IPv4 only when IPv6 is not there. Bound, transparent when
+ * `transparent` (IP_TRANSPARENT), marked with `mark` (0: none), never SO_REUSEPORT unless `reuseport`. */
+struct sock_listen {
+	struct endpoint at; /* addr_any6 with fallback to addr_any4, or one address */
+	uint32_t mark;
+	bool transparent, reuseport;
+};
+int sock_listen_tcp(const struct sock_listen *how);
+int sock_bind_udp(const struct sock_listen *how);
+
+/* accept4(2) with TCP_NODELAY; -EAGAIN when there is none. */
+int sock_accept(int listener, struct endpoint *peer);
+
+struct sock_dial {
+	struct endpoint to;
+	const struct endpoint *spoof; /* NULL: the kernel's choice; else the source address, port chosen here */
+	uint32_t mark;
+};
+/* Starts a connect in the calling thread's network namespace. -EINPROGRESS is success and not returned.
+ * With `spoof` the source port comes from SOCK_SPOOF_PORT_MIN..MAX and never collides with a port for which
+ * `port_taken(arg, port)` holds; -EADDRNOTAVAIL after SOCK_SPOOF_TRIES. There is no fallback to another source. */
+int sock_dial_tcp(const struct sock_dial *how, bool (*port_taken)(void *arg, uint16_t port), void *arg);
+/* 0, or -errno of a finished connect. */
+int sock_connect_result(int fd);
+
+/* What the client dialled: SO_ORIGINAL_DST of either family (iptables), else the local address (BPF, TPROXY). */
+int sock_original_dst(int fd, bool nat, struct endpoint *out);
+int sock_local(int fd, struct endpoint *out);
+int sock_peer(int fd, struct endpoint *out);
+
+int sock_keepalive(int fd, const struct sock_keepalive *k);
+/* Makes the next close(2) send a RST. */
+void sock_reset_on_close(int fd);

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The TLS 1.3 handshake of HBONE (OpenSSL), from a connected descriptor to a `struct record`. ALPN is h2, no SNI,
+ * no resumption, client certificates are required. When it is over the SSL is freed: only the record remains.
+ *
+ * A `tls_id` is one workload's credential (key, chain, roots) with what OpenSSL needs to use it in both roles. It is
+ * immutable and reference-counted (atomic), so that threads share it and a renewed one replaces it. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "net/record.h"
+
+enum {
+	TLS_SPIFFE_MAX = 1024, /* bytes of a SPIFFE ID, with the terminator */
+	TLS_EXPECT_MAX = 64,   /* identities that a client accepts */
+	TLS_REASON_MAX = 256,
+};
+
+struct tls_id;
+
+/* `key_pem`: the private key; `chain_pem`: leaf first, then intermediates; `roots_pem`: one or more roots. The leaf
+ * must carry the key. NULL on failure, with one line in `why`. `pqc`: X25519MLKEM768 only. */
+struct tls_id *tls_id_new(const char *key_pem, const char *chain_pem, const char *roots_pem, bool pqc,
+			  char why[TLS_REASON_MAX]);
+struct tls_id *tls_id_ref(struct tls_id *id);
+void tls_id_unref(struct tls_id *id);
+const char *tls_id_spiffe(const struct tls_id *id); /* the leaf's first SPIFFE URI SAN, or "" */
+time_t tls_id_not_before(const struct tls_id *id);
+time_t tls_id_not_after(const struct tls_id *id);
+/* Chain and roots as given (PEM), for dumps. */
+const char *tls_id_chain(const struct tls_id *id);
+const char *tls_id_roots(const struct tls_id *id);
+
+struct tls_handshake;
+
+/* `expect`: accepted server identities (clients), each a SPIFFE ID text; any-of, exact. Copied.
+ * A server takes any client whose identity (see below) has the trust domain of `id`.
+ * The fd stays the caller's until tls_handshake_finish() has given it to a record. */
+struct tls_handshake *tls_client(int fd, struct tls_id *id, const char *const *expect, unsigned n_expect);
+struct tls_handshake *tls_server(int fd, struct tls_id *id);
+void tls_handshake_free(struct tls_handshake *h);
+
+/* Goes on. 0: done. -EAGAIN: wait for `*want` (EPOLLIN or EPOLLOUT). Else -errno, and tls_reason() says why:
+ * -EACCES the peer's certificate was refused, -EPROTO alert or protocol error, -ECONNRESET the peer went away. */
+int tls_handshake_step(struct tls_handshake *h, uint32_t *want);
+const char *tls_reason(const struct tls_handshake *h);
+/* The peer's identity: its first SPIFFE URI SAN; the one that was checked. "" only where the peer had none and none
+ * was required. Valid until tls_handshake_free(). */
+const char *tls_peer(const struct tls_handshake *h);
+/* After step returned 0: hands the descriptor and the traffic secrets to a record. NULL: no memory. */
+struct record *tls_handshake_finish(struct tls_handshake *h, struct record_pool *pool);
