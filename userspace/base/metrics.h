@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Counters, gauges and histograms, and their OpenMetrics text (spec 12.1). Families are registered at start, in the
+ * order in which they are to be written; samples come and go by label set. Updating a sample is one atomic add. Thread-
+ * safe. To add a metric: one family where it is owned, one metric_get() where it is counted. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
+
+enum {
+	METRIC_LABELS_MAX = 32,
+	METRIC_SAMPLES_MAX = 65536, /* per family; beyond it all new label sets share one sample, which is counted */
+};
+
+struct metric_family;
+struct metric; /* one sample; reference-counted, so that unused label sets can be dropped */
+
+/* `name` without "_total", `help` without the full stop, `labels`: NULL-terminated names; `bounds`: histogram bounds
+ * in seconds, ended by a negative one. All must be static. NULL: no memory. */
+struct metric_family *metric_family(enum metric_type type, const char *name, const char *help,
+				    const char *const *labels, const double *bounds);
+/* Values in the order of the names. NULL only when out of memory; NULL may be passed to the functions below. */
+struct metric *metric_get(struct metric_family *f, const char *const *values);
+void metric_put(struct metric *m);
+void metric_add(struct metric *m, int64_t n);
+void metric_set(struct metric *m, int64_t v);
+void metric_observe(struct metric *m, double seconds);
+/* Gauges whose value is asked for when they are scraped. */
+void metric_callback(struct metric_family *f, int64_t (*value)(void *arg), void *arg);
+
+/* The exposition, ended by "# EOF\n"; malloc'ed, the caller frees. NULL: no memory. */
+char *metrics_text(size_t *len);
+/* For tests: forget everything. */
+void metrics_reset(void);
