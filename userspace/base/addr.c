@@ -53,7 +53,7 @@ int addr_parse(struct addr *out, const char *s)
 	return -EINVAL;
 }
 
-static int port_parse(uint16_t *out, const char *s)
+int port_parse(uint16_t *out, const char *s)
 {
 	unsigned v = 0;
 	size_t n = strspn(s, "0123456789");

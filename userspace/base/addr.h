@@ -22,7 +22,7 @@ struct prefix { /* `len` counts bits of the native family: 0-32 for IPv4, 0-128 
 	uint8_t len;
 };
 
-#define ADDR_STRLEN     46 /* with the terminator, as INET6_ADDRSTRLEN */
+#define ADDR_STRLEN	46 /* with the terminator, as INET6_ADDRSTRLEN */
 #define ENDPOINT_STRLEN 56 /* "[" address "]:65535" and the terminator */
 
 extern const struct addr addr_any4, addr_any6, addr_loopback4, addr_loopback6;
@@ -46,6 +46,8 @@ int addr_from_bytes(struct addr *out, const void *p, size_t len);
 
 /* Textual form; only what inet_pton(3) takes, so no leading zeros, no hex or decimal IPv4. -EINVAL. */
 int addr_parse(struct addr *out, const char *s);
+/* Decimal, 1 to 5 digits, 0 to 65535. -EINVAL. */
+int port_parse(uint16_t *out, const char *s);
 /* "a.b.c.d:port" or "[v6]:port"; the port is decimal, 1 to 5 digits, 0 to 65535. -EINVAL. */
 int endpoint_parse(struct endpoint *out, const char *s);
 /* "ip/len". Host bits are cleared. -EINVAL, also without "/len" or with one too large. */

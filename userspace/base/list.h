@@ -9,10 +9,10 @@ struct list {
 	struct list *next, *prev;
 };
 
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define list_entry(ptr, type, member)   container_of(ptr, type, member)
-#define list_for_each(pos, head)        for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
-#define list_for_each_safe(pos, tmp, head)                                                                   \
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define list_entry(ptr, type, member)	container_of(ptr, type, member)
+#define list_for_each(pos, head)	for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
+#define list_for_each_safe(pos, tmp, head) \
 	for (struct list *pos = (head)->next, *tmp = pos->next; pos != (head); pos = tmp, tmp = pos->next)
 
 static inline void list_init(struct list *l)
@@ -43,4 +43,16 @@ static inline void list_del(struct list *e)
 	e->prev->next = e->next;
 	e->next->prev = e->prev;
 	list_init(e);
+}
+
+/* All of `from` behind what `to` has, in order; `from` is empty then. For walks in which elements may come and go. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+	if (list_empty(from))
+		return;
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	list_init(from);
 }

@@ -1,310 +1,96 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the log: filter, line shapes, and the writer thread behind a bounded buffer.
- *
- * Two buffers of LOG_BUFFER_BYTES / 2: producers append to `fill` under a mutex, the writer swaps and writes the
- * other one with a single write(2). The buffers grow on demand, so a quiet process does not pay for them. */
-#include "base/log.h"
-
-#include <errno.h>
-#include <pthread.h>
+/* Owns the shape of log lines, plain and JSON, and how they are cut: whole characters and escapes only, so that a
+ * JSON line stays an object. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-enum {
-	RULES_MAX = 32,
-	TARGET_MAX = 48,
-};
+#include "base/log_internal.h"
 
-struct rule {
-	char target[TARGET_MAX];
-	enum log_level level;
-};
-
-static struct {
-	pthread_rwlock_t lock;
-	enum log_level max; /* most verbose level of any rule: the cheap test */
-	unsigned n;
-	struct rule rule[RULES_MAX];
-	enum log_level base;
-} filter = {.lock = PTHREAD_RWLOCK_INITIALIZER, .max = LOG_INFO, .base = LOG_INFO};
-
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t wake, idle;
-	pthread_t thread;
-	bool running, stopping, writing, json;
-	char *fill;
-	size_t len, cap;
-	uint64_t lost, reported;
-} writer = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER};
-
-static const char *const level_names[] = {"off", "error", "warn", "info", "debug", "trace"};
-
-int log_level_parse(const char *s, size_t len, enum log_level *out)
+static bool put(struct log_line *l, const char *s, size_t n)
 {
-	for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++)
-		if (strlen(level_names[i]) == len && strncasecmp(level_names[i], s, len) == 0) {
-			*out = (enum log_level)i;
-			return 0;
-		}
-	return -EINVAL;
-}
-
-static int rule_parse(struct rule *r, const char *s, size_t len)
-{
-	const char *eq = memchr(s, '=', len);
-
-	r->target[0] = 0;
-	if (eq) {
-		size_t t = (size_t)(eq - s);
-		if (t == 0 || t >= TARGET_MAX)
-			return -EINVAL;
-		memcpy(r->target, s, t);
-		r->target[t] = 0;
-		len -= t + 1;
-		s = eq + 1;
-	}
-	return log_level_parse(s, len, &r->level);
-}
-
-int log_set_filter(const char *spec)
-{
-	struct rule rules[RULES_MAX];
-	enum log_level base = LOG_INFO, max;
-	unsigned n = 0;
-
-	if (strlen(spec) >= LOG_SPEC_MAX)
-		return -EINVAL;
-	while (*spec) {
-		size_t len = strcspn(spec, ",");
-		if (n == RULES_MAX || rule_parse(&rules[n], spec, len))
-			return -EINVAL;
-		if (rules[n].target[0])
-			n++;
-		else
-			base = rules[n].level;
-		spec += len;
-		if (*spec == ',')
-			spec++;
-	}
-	max = base;
-	for (unsigned i = 0; i < n; i++)
-		if (rules[i].level > max)
-			max = rules[i].level;
-	pthread_rwlock_wrlock(&filter.lock);
-	memcpy(filter.rule, rules, n * sizeof *rules);
-	filter.n = n;
-	filter.base = base;
-	__atomic_store_n(&filter.max, max, __ATOMIC_RELAXED);
-	pthread_rwlock_unlock(&filter.lock);
-	return 0;
-}
-
-const char *log_filter(char buf[LOG_SPEC_MAX])
-{
-	size_t len = 0;
-
-	pthread_rwlock_rdlock(&filter.lock);
-	for (unsigned i = 0; i < filter.n; i++)
-		len += (size_t)snprintf(buf + len, LOG_SPEC_MAX - len, "%s=%s,", filter.rule[i].target,
-					level_names[filter.rule[i].level]);
-	snprintf(buf + len, LOG_SPEC_MAX - len, "%s", level_names[filter.base]);
-	pthread_rwlock_unlock(&filter.lock);
-	return buf;
-}
-
-static bool target_matches(const char *rule, const char *target)
-{
-	size_t n = strlen(rule);
-	return strncmp(rule, target, n) == 0 && (target[n] == 0 || target[n] == ':' || target[n] == '.');
-}
-
-bool log_enabled(enum log_level level, const char *target)
-{
-	enum log_level at;
-	size_t best = 0;
-
-	if (level > __atomic_load_n(&filter.max, __ATOMIC_RELAXED))
+	if (l->cut || l->len + n > LOG_LINE_MAX - LOG_TAIL) {
+		l->cut = true;
 		return false;
-	pthread_rwlock_rdlock(&filter.lock);
-	at = filter.base;
-	for (unsigned i = 0; i < filter.n; i++)
-		if (strlen(filter.rule[i].target) > best && target_matches(filter.rule[i].target, target)) {
-			best = strlen(filter.rule[i].target);
-			at = filter.rule[i].level;
-		}
-	pthread_rwlock_unlock(&filter.lock);
-	return level <= at;
-}
-
-/* --- the writer ------------------------------------------------------------------------------------ */
-
-static void write_all(int fd, const char *p, size_t n)
-{
-	while (n) {
-		ssize_t w = write(fd, p, n);
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w <= 0)
-			return; /* nobody to tell: the log itself is gone */
-		p += w;
-		n -= (size_t)w;
 	}
+	memcpy(l->text + l->len, s, n);
+	l->len += n;
+	return true;
 }
 
-static void *writer_main(void *arg)
+static bool puts_(struct log_line *l, const char *s)
 {
-	char *spare = NULL;
-	size_t cap = 0;
-
-	pthread_mutex_lock(&writer.lock);
-	while (!writer.stopping || writer.len) {
-		if (!writer.len) {
-			pthread_cond_wait(&writer.wake, &writer.lock);
-			continue;
-		}
-		char *full = writer.fill;
-		size_t len = writer.len, full_cap = writer.cap;
-		writer.fill = spare;
-		writer.cap = cap;
-		writer.len = 0;
-		writer.writing = true;
-		pthread_mutex_unlock(&writer.lock);
-		write_all(STDOUT_FILENO, full, len);
-		pthread_mutex_lock(&writer.lock);
-		writer.writing = false;
-		spare = full;
-		cap = full_cap;
-	}
-	pthread_cond_broadcast(&writer.idle);
-	pthread_mutex_unlock(&writer.lock);
-	free(spare);
-	return arg;
+	return put(l, s, strlen(s));
 }
 
-int log_start(bool json)
+/* Bytes of the UTF-8 character at `s`; 0: there is none. The second byte's range keeps out overlong forms, surrogates and
+ * what is beyond Unicode. */
+static size_t utf8_len(const unsigned char *s)
 {
-	int err;
+	unsigned char low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80;
+	unsigned char high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+	size_t n = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
 
-	writer.json = json;
-	writer.stopping = false;
-	err = pthread_create(&writer.thread, NULL, writer_main, NULL);
-	if (err)
-		return -err;
-	pthread_setname_np(writer.thread, "log");
-	writer.running = true;
-	return 0;
-}
-
-void log_stop(void)
-{
-	struct timespec until;
-
-	if (!writer.running)
-		return;
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 1;
-	pthread_mutex_lock(&writer.lock);
-	writer.stopping = true;
-	pthread_cond_signal(&writer.wake);
-	while (writer.len || writer.writing)
-		if (pthread_cond_timedwait(&writer.idle, &writer.lock, &until))
-			break;
-	bool drained = !writer.len && !writer.writing;
-	writer.running = false;
-	pthread_mutex_unlock(&writer.lock);
-	if (drained)
-		pthread_join(writer.thread, NULL);
-	else
-		pthread_detach(writer.thread);
-}
-
-static int reserve(size_t n)
-{
-	size_t cap = writer.cap ? writer.cap : 4096;
-	char *p;
-
-	while (cap < writer.len + n)
-		cap *= 2;
-	if (cap > LOG_BUFFER_BYTES / 2)
-		return -ENOBUFS;
-	if (cap == writer.cap)
+	if (s[0] < 0x80)
+		return 1;
+	if (s[0] < 0xc2 || s[0] > 0xf4 || s[1] < low || s[1] > high)
 		return 0;
-	p = realloc(writer.fill, cap);
-	if (!p)
-		return -ENOMEM;
-	writer.fill = p;
-	writer.cap = cap;
-	return 0;
-}
-
-static void emit(const char *text, size_t n)
-{
-	pthread_mutex_lock(&writer.lock);
-	if (!writer.running) {
-		pthread_mutex_unlock(&writer.lock);
-		write_all(STDERR_FILENO, text, n);
-		return;
-	}
-	if (reserve(n)) {
-		writer.lost++;
-	} else {
-		memcpy(writer.fill + writer.len, text, n);
-		if (!writer.len)
-			pthread_cond_signal(&writer.wake);
-		writer.len += n;
-	}
-	pthread_mutex_unlock(&writer.lock);
-}
-
-uint64_t log_lost(void)
-{
-	pthread_mutex_lock(&writer.lock);
-	uint64_t n = writer.lost;
-	pthread_mutex_unlock(&writer.lock);
+	for (size_t i = 2; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
 	return n;
 }
 
-/* --- lines ----------------------------------------------------------------------------------------- */
-
-static void put(struct log_line *l, const char *s, size_t n)
+/* One character, escaped where it must be. `quote`: inside quotes. Returns how many bytes of `s` it took; 0: cut. */
+static size_t put_char(struct log_line *l, const char *s, bool quote)
 {
-	size_t room = LOG_LINE_MAX - 8 - l->len; /* 8: the tail that log_end() may add */
+	unsigned char c = (unsigned char)*s;
+	size_t n = utf8_len((const unsigned char *)s);
+	char escape[8];
 
-	if (n > room)
-		n = room;
-	memcpy(l->text + l->len, s, n);
-	l->len += n;
+	if (!n)
+		return puts_(l, "\xef\xbf\xbd"); /* U+FFFD */
+	if (c == '\n')
+		return puts_(l, "\\n");
+	if (c == '\t')
+		return puts_(l, "\\t");
+	if (c < 0x20 || c == 0x7f) {
+		snprintf(escape, sizeof escape, "\\u%04x", c);
+		return puts_(l, escape);
+	}
+	if (quote && (c == '"' || c == '\\')) {
+		char pair[2] = {'\\', *s};
+		return put(l, pair, 2);
+	}
+	return put(l, s, n) ? n : 0;
 }
 
-static void puts_(struct log_line *l, const char *s)
+/* From the tail, which is kept free for it. In JSON only a text can hold them. */
+static void put_dots(struct log_line *l, bool quote)
 {
-	put(l, s, strlen(s));
+	if (l->json && !quote)
+		return;
+	memcpy(l->text + l->len, "...\"", 4);
+	l->len += quote ? 4 : 3;
+}
+
+static void put_text(struct log_line *l, const char *s, bool quote)
+{
+	size_t n = 1;
+
+	for (; *s && n; s += n)
+		n = put_char(l, s, quote);
+	if (!n)
+		put_dots(l, quote);
 }
 
 static void put_quoted(struct log_line *l, const char *s)
 {
-	char hex[8];
-
-	put(l, "\"", 1);
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-		if (c == '"' || c == '\\') {
-			put(l, "\\", 1);
-			put(l, s, 1);
-		} else if (c == '\n') {
-			put(l, "\\n", 2);
-		} else if (c < 0x20 || c == 0x7f) {
-			snprintf(hex, sizeof hex, "\\u%04x", c);
-			puts_(l, hex);
-		} else {
-			put(l, s, 1);
-		}
-	}
-	put(l, "\"", 1);
+	if (!puts_(l, "\""))
+		return;
+	put_text(l, s, true);
+	if (!l->cut)
+		l->text[l->len++] = '"'; /* if need be from the tail */
 }
 
 /* 2026-01-02T03:04:05.678901Z; the date part is computed once a second per thread. */
@@ -330,11 +116,13 @@ static void put_time(struct log_line *l)
 void log_begin(struct log_line *l, enum log_level level, const char *target, const char *message)
 {
 	l->level = level;
-	l->json = writer.json;
+	l->json = log_is_json();
+	l->cut = false;
+	l->n_fields = 0;
 	l->len = 0;
 	if (l->json) {
 		puts_(l, "{\"level\":\"");
-		puts_(l, level_names[level]);
+		puts_(l, log_level_name(level));
 		puts_(l, "\",\"time\":\"");
 		put_time(l);
 		puts_(l, "\",\"scope\":");
@@ -344,80 +132,85 @@ void log_begin(struct log_line *l, enum log_level level, const char *target, con
 		return;
 	}
 	put_time(l);
-	put(l, "\t", 1);
-	puts_(l, level_names[level]);
-	put(l, "\t", 1);
+	puts_(l, "\t");
+	puts_(l, log_level_name(level));
+	puts_(l, "\t");
 	puts_(l, target);
-	put(l, "\t", 1);
-	puts_(l, message);
+	puts_(l, "\t");
+	put_text(l, message, false);
 }
 
-static void put_key(struct log_line *l, const char *key, bool first)
+/* The first field is set off by a tab, the others by a space. A key that has no room leaves no trace of itself. */
+static bool put_key(struct log_line *l, const char *key, bool quoted_value)
 {
-	if (l->json) {
-		put(l, ",", 1);
-		put_quoted(l, key);
-		put(l, ":", 1);
-	} else {
-		put(l, first ? "\t" : " ", 1);
-		puts_(l, key);
-		put(l, "=", 1);
+	size_t at = l->len;
+
+	if (l->cut)
+		return false;
+	puts_(l, l->json ? ",\"" : l->n_fields++ ? " " : "\t");
+	puts_(l, key);
+	puts_(l, l->json ? "\":" : "=");
+	if (quoted_value)
+		puts_(l, "\"");
+	if (!l->cut) {
+		l->len -= quoted_value;
+		return true;
 	}
-}
-
-/* The first field is set off by a tab, the others by a space: the message holds no tab of its own. */
-static bool first_field(const struct log_line *l)
-{
-	unsigned tabs = 0;
-
-	for (size_t i = 0; i < l->len; i++)
-		tabs += l->text[i] == '\t';
-	return tabs == 3;
+	l->len = at;
+	put_dots(l, false);
+	return false;
 }
 
 void log_str(struct log_line *l, const char *key, const char *value)
 {
-	if (!value)
-		return;
-	put_key(l, key, !l->json && first_field(l));
-	put_quoted(l, value);
+	if (value && put_key(l, key, true))
+		put_quoted(l, value);
 }
 
 void log_bare(struct log_line *l, const char *key, const char *value)
 {
-	if (!value)
+	if (!value || !put_key(l, key, l->json))
 		return;
-	put_key(l, key, !l->json && first_field(l));
 	if (l->json)
 		put_quoted(l, value);
 	else
-		puts_(l, value);
+		put_text(l, value, false);
 }
 
 void log_u64(struct log_line *l, const char *key, uint64_t value)
 {
+	size_t at = l->len;
 	char num[24];
 
 	snprintf(num, sizeof num, "%llu", (unsigned long long)value);
-	put_key(l, key, !l->json && first_field(l));
-	puts_(l, num);
+	if (put_key(l, key, false) && !puts_(l, num)) {
+		l->len = at;
+		put_dots(l, false);
+	}
 }
 
-void log_end(struct log_line *l)
+void log_finish(struct log_line *l)
 {
-	if (l->len >= LOG_LINE_MAX - 8) {
-		memcpy(l->text + l->len, "...", 3);
-		l->len += 3;
+	static const char cut[] = ",\"cut\":true";
+
+	if (l->json && l->cut) {
+		memcpy(l->text + l->len, cut, sizeof cut - 1);
+		l->len += sizeof cut - 1;
 	}
 	if (l->json)
 		l->text[l->len++] = '}';
 	l->text[l->len++] = '\n';
-	emit(l->text, l->len);
+}
+
+void log_end(struct log_line *l)
+{
+	log_finish(l);
+	log_emit(l->text, l->len);
 }
 
 void log_msg(enum log_level level, const char *target, const char *fmt, ...)
 {
-	char message[LOG_LINE_MAX / 2];
+	char message[LOG_LINE_MAX];
 	struct log_line l;
 	va_list ap;
 

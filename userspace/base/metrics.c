@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Owns the registry of metrics: families in the order of their registration, samples by label set.
+ *
+ * One mutex guards the registry; values are atomics outside it. A sample that nobody holds stays, since a
+ * scrape must still find it: it becomes idle, and the longest idle one is dropped at METRIC_IDLE_MAX. */
+#include "base/metrics.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "base/metrics_internal.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list families = {&families, &families};
+static uint64_t overflows;
+
+void metrics_lock(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void metrics_unlock(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+struct list *metrics_families(void)
+{
+	return &families;
+}
+
+/* --- label sets ----------------------------------------------------------------------------------------- */
+
+/* Values as "=value\0" or, for a label that is left out, "-\0". */
+static size_t values_size(const char *const *values, unsigned n)
+{
+	size_t size = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		size += 2 + (values[i] ? strlen(values[i]) : 0);
+	return size;
+}
+
+static struct label_set *label_set_new(const char *const *values, unsigned n, uint64_t hash)
+{
+	struct label_set *s = malloc(sizeof *s + values_size(values, n));
+	char *p = s ? s->text : NULL;
+
+	if (!s)
+		return NULL;
+	s->refs = 1;
+	s->hash = hash;
+	for (unsigned i = 0; i < n; i++) {
+		size_t len = values[i] ? strlen(values[i]) : 0;
+
+		*p++ = values[i] ? '=' : '-';
+		memcpy(p, len ? values[i] : "", len + 1);
+		p += len + 1;
+	}
+	return s;
+}
+
+static void label_set_unref(struct label_set *s)
+{
+	if (s && --s->refs == 0)
+		free(s);
+}
+
+static bool label_set_has(const struct label_set *s, const char *const *values, unsigned n)
+{
+	const char *p = s->text;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (*p != (values[i] ? '=' : '-') || (values[i] && strcmp(p + 1, values[i])))
+			return false;
+		p += strlen(p) + 1;
+	}
+	return true;
+}
+
+/* FNV-1a, with a byte between two values. */
+uint64_t metric_hash(const char *const *values, unsigned n)
+{
+	uint64_t h = 14695981039346656037u;
+
+	for (unsigned i = 0; i < n; i++) {
+		for (const char *p = values[i] ? values[i] : ""; *p; p++)
+			h = (h ^ (unsigned char)*p) * 1099511628211u;
+		h = (h ^ (values[i] ? 0x100u : 0x101u)) * 1099511628211u;
+	}
+	return h;
+}
+
+bool metric_has(const struct metric *m, const char *const *values)
+{
+	return label_set_has(m->labels, values, m->family->n_labels);
+}
+
+/* --- families ------------------------------------------------------------------------------------------- */
+
+struct metric_family *metric_family(enum metric_type type, const char *name, const char *help,
+				    const char *const *labels, const double *bounds)
+{
+	struct metric_family *f = calloc(1, sizeof *f);
+
+	if (!f)
+		return NULL;
+	f->type = type;
+	f->name = name;
+	f->help = help;
+	f->labels = labels;
+	f->bounds = bounds;
+	while (labels && f->n_labels < METRIC_LABELS_MAX && labels[f->n_labels])
+		f->n_labels++;
+	while (bounds && f->n_bounds < METRIC_BOUNDS_MAX && bounds[f->n_bounds] >= 0)
+		f->n_bounds++;
+	list_init(&f->samples);
+	list_init(&f->idle);
+	metrics_lock();
+	list_add_tail(&families, &f->link);
+	metrics_unlock();
+	return f;
+}
+
+void metric_callback(struct metric_family *f, double (*value)(void *arg), void *arg)
+{
+	if (!f)
+		return;
+	metrics_lock();
+	f->arg = arg;
+	f->value = value;
+	metrics_unlock();
+}
+
+/* --- samples -------------------------------------------------------------------------------------------- */
+
+static struct metric **bucket_of(struct metric_family *f, uint64_t hash)
+{
+	return &f->bucket[hash & (f->n_buckets - 1)];
+}
+
+/* Keeps about one sample a bucket; without memory the chains just get longer. */
+static void table_grow(struct metric_family *f)
+{
+	unsigned n = f->n_buckets ? f->n_buckets * 2 : 1;
+	struct metric **bucket;
+
+	if (f->n_samples < f->n_buckets)
+		return;
+	bucket = calloc(n, sizeof *bucket);
+	if (!bucket)
+		return;
+	free(f->bucket);
+	f->bucket = bucket;
+	f->n_buckets = n;
+	list_for_each (pos, &f->samples) {
+		struct metric *m = list_entry(pos, struct metric, link), **b = bucket_of(f, m->labels->hash);
+
+		m->next = *b;
+		*b = m;
+	}
+}
+
+static void sample_free(struct metric *m)
+{
+	struct metric_family *f = m->family;
+	struct metric **p = bucket_of(f, m->labels->hash);
+
+	while (*p != m)
+		p = &(*p)->next;
+	*p = m->next;
+	list_del(&m->link);
+	list_del(&m->idle);
+	f->n_samples--;
+	label_set_unref(m->labels);
+	free(m);
+}
+
+static struct metric *sample_hold(struct metric *m)
+{
+	if (m->refs++ == 0 && !list_empty(&m->idle)) {
+		list_del(&m->idle);
+		m->family->n_idle--;
+	}
+	return m;
+}
+
+void metric_hold(struct metric *m)
+{
+	sample_hold(m);
+}
+
+void metric_drop(struct metric *m)
+{
+	struct metric_family *f = m->family;
+
+	if (--m->refs)
+		return;
+	list_add_tail(&f->idle, &m->idle);
+	if (++f->n_idle > METRIC_IDLE_MAX) {
+		f->n_idle--;
+		sample_free(list_entry(f->idle.next, struct metric, idle));
+	}
+}
+
+/* Takes `set` over. */
+static struct metric *sample_new(struct metric_family *f, struct label_set *set)
+{
+	size_t counts = f->type == METRIC_HISTOGRAM ? f->n_bounds + 1 : 0;
+	struct metric *m = set ? calloc(1, sizeof *m + counts * sizeof *m->count) : NULL;
+
+	table_grow(f);
+	if (!m || !f->n_buckets) {
+		label_set_unref(set);
+		free(m);
+		return NULL;
+	}
+	m->family = f;
+	m->labels = set;
+	m->next = *bucket_of(f, set->hash);
+	*bucket_of(f, set->hash) = m;
+	list_add_tail(&f->samples, &m->link);
+	list_init(&m->idle);
+	f->n_samples++;
+	return m;
+}
+
+static struct metric *sample_find(struct metric_family *f, const char *const *values, uint64_t hash)
+{
+	struct metric *m = f->n_buckets ? *bucket_of(f, hash) : NULL;
+
+	while (m && (m->labels->hash != hash || !label_set_has(m->labels, values, f->n_labels)))
+		m = m->next;
+	return m;
+}
+
+/* Room for one more: free, or the longest idle one's. */
+static bool has_room(struct metric_family *f)
+{
+	if (f->n_samples >= METRIC_SAMPLES_MAX && !list_empty(&f->idle)) {
+		f->n_idle--;
+		sample_free(list_entry(f->idle.next, struct metric, idle));
+	}
+	return f->n_samples < METRIC_SAMPLES_MAX;
+}
+
+static struct metric *sample_overflow(struct metric_family *f)
+{
+	const char *other[METRIC_LABELS_MAX];
+	struct metric *m;
+	uint64_t hash;
+
+	for (unsigned i = 0; i < f->n_labels; i++)
+		other[i] = "other";
+	hash = metric_hash(other, f->n_labels);
+	overflows++;
+	m = sample_find(f, other, hash);
+	return m ? m : sample_new(f, label_set_new(other, f->n_labels, hash));
+}
+
+/* `values` may be those of `like`'s label set, which is shared then. */
+static struct metric *sample_get(struct metric_family *f, const char *const *values, uint64_t hash,
+				 struct label_set *like)
+{
+	struct metric *m = sample_find(f, values, hash);
+
+	if (!m && !has_room(f)) {
+		m = sample_overflow(f);
+	} else if (!m) {
+		if (like)
+			like->refs++;
+		m = sample_new(f, like ? like : label_set_new(values, f->n_labels, hash));
+	}
+	return m ? sample_hold(m) : NULL;
+}
+
+struct metric *metric_get(struct metric_family *f, const char *const *values)
+{
+	struct metric *m;
+	uint64_t hash;
+
+	if (!f)
+		return NULL;
+	hash = metric_hash(values, f->n_labels);
+	metrics_lock();
+	m = sample_get(f, values, hash, NULL);
+	metrics_unlock();
+	return m;
+}
+
+struct metric *metric_get_like(struct metric_family *f, const struct metric *like)
+{
+	const char *values[METRIC_LABELS_MAX], *p;
+	struct metric *m;
+
+	if (!f || !like)
+		return NULL;
+	p = like->labels->text;
+	for (unsigned i = 0; i < f->n_labels; i++) {
+		values[i] = *p == '=' ? p + 1 : NULL;
+		p += strlen(p) + 1;
+	}
+	metrics_lock();
+	m = sample_get(f, values, like->labels->hash, like->labels);
+	metrics_unlock();
+	return m;
+}
+
+void metric_put(struct metric *m)
+{
+	if (!m)
+		return;
+	metrics_lock();
+	metric_drop(m);
+	metrics_unlock();
+}
+
+/* --- values --------------------------------------------------------------------------------------------- */
+
+void metric_add(struct metric *m, int64_t n)
+{
+	if (m)
+		__atomic_fetch_add(&m->value, n, __ATOMIC_RELAXED);
+}
+
+void metric_set(struct metric *m, int64_t v)
+{
+	if (m)
+		__atomic_store_n(&m->value, v, __ATOMIC_RELAXED);
+}
+
+void metric_observe(struct metric *m, double seconds)
+{
+	unsigned i = 0;
+
+	if (!m || m->family->type != METRIC_HISTOGRAM)
+		return;
+	while (i < m->family->n_bounds && seconds > m->family->bounds[i])
+		i++;
+	__atomic_fetch_add(&m->count[i], 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&m->value, (int64_t)(seconds * METRIC_SUM_SCALE), __ATOMIC_RELAXED);
+}
+
+uint64_t metrics_overflows(void)
+{
+	uint64_t n;
+
+	metrics_lock();
+	n = overflows;
+	metrics_unlock();
+	return n;
+}
+
+void metrics_reset(void)
+{
+	metrics_lock();
+	while (!list_empty(&families)) {
+		struct metric_family *f = list_entry(families.next, struct metric_family, link);
+
+		while (!list_empty(&f->samples))
+			sample_free(list_entry(f->samples.next, struct metric, link));
+		list_del(&f->link);
+		free(f->bucket);
+		free(f);
+	}
+	overflows = 0;
+	metrics_unlock();
+}
