@@ -16,9 +16,9 @@ enum { SLOTS = 1024 };
 
 struct loop {
 	int epfd;
-	bool stop;
-	uint64_t now; /* ms */
-	uint64_t tick; /* last tick served */
+	bool stop, running;
+	uint64_t now;		   /* ms */
+	uint64_t tick;		   /* last tick served */
 	uint64_t busy[SLOTS / 64]; /* slots that may hold timers */
 	struct epoll_event ev[LOOP_EVENTS_MAX];
 	int n_ev, at_ev;
@@ -101,7 +101,8 @@ void loop_free(struct loop *l)
 {
 	if (!l)
 		return;
-	serve_messages(l);
+	while (l->head) /* a handler may post another one */
+		serve_messages(l);
 	if (l->wake.fd >= 0)
 		close(l->wake.fd);
 	if (l->epfd >= 0)
@@ -127,7 +128,7 @@ void loop_stop(struct loop *l)
 	wake(l);
 }
 
-/* --- descriptors ------------------------------------------------------------------------------------ */
+/* --- descriptors ---------------------------------------------------------------------------------------- */
 
 void io_init(struct io *io, int fd, void (*ready)(struct io *io, uint32_t events))
 {
@@ -136,27 +137,63 @@ void io_init(struct io *io, int fd, void (*ready)(struct io *io, uint32_t events
 	io->ready = ready;
 }
 
-int io_want(struct loop *l, struct io *io, uint32_t mask)
+static int control(struct loop *l, struct io *io, int op, uint32_t mask)
 {
 	struct epoll_event ev = {.events = mask, .data.ptr = io};
-	int op = !mask ? EPOLL_CTL_DEL : io->mask ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+
+	if (epoll_ctl(l->epfd, op, io->fd, &ev) < 0)
+		return -errno;
+	io->mask = op == EPOLL_CTL_DEL ? 0 : mask;
+	return 0;
+}
+
+/* The owner may be gone when their turn comes. */
+static void forget_events(struct loop *l, const struct io *io)
+{
+	for (int i = l->at_ev; i < l->n_ev; i++)
+		if (l->ev[i].data.ptr == io)
+			l->ev[i].data.ptr = NULL;
+}
+
+int io_want(struct loop *l, struct io *io, uint32_t mask)
+{
+	int op = io->mask ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, e;
 
 	if (mask == io->mask)
 		return 0;
-	if (epoll_ctl(l->epfd, op, io->fd, &ev) < 0)
-		return -errno;
-	io->mask = mask;
-	return 0;
+	if (!mask) {
+		forget_events(l, io);
+		return control(l, io, EPOLL_CTL_DEL, 0);
+	}
+	if (op == EPOLL_CTL_MOD && (mask | io->mask) & EPOLLEXCLUSIVE) { /* the kernel modifies no such entry */
+		e = control(l, io, EPOLL_CTL_DEL, 0);
+		if (e < 0)
+			return e;
+		op = EPOLL_CTL_ADD;
+	}
+	return control(l, io, op, mask);
 }
 
 void io_stop(struct loop *l, struct io *io)
 {
 	if (io->mask)
-		io_want(l, io, 0);
+		control(l, io, EPOLL_CTL_DEL, 0);
 	io->mask = 0;
-	for (int i = l->at_ev; i < l->n_ev; i++)
-		if (l->ev[i].data.ptr == io)
-			l->ev[i].data.ptr = NULL;
+	forget_events(l, io);
+}
+
+void io_close(struct loop *l, struct io *io)
+{
+	close(io->fd);
+	io->fd = -1;
+	io->mask = 0;
+	forget_events(l, io);
+}
+
+/* What an earlier callback of this turn no longer wants is not delivered; it is reported again when it is wanted. */
+static uint32_t wanted(const struct io *io, uint32_t events)
+{
+	return io->mask ? events & (io->mask | EPOLLERR | EPOLLHUP) : 0;
 }
 
 static void serve_descriptors(struct loop *l)
@@ -164,13 +201,14 @@ static void serve_descriptors(struct loop *l)
 	for (l->at_ev = 0; l->at_ev < l->n_ev;) {
 		struct epoll_event *ev = &l->ev[l->at_ev++];
 		struct io *io = ev->data.ptr;
-		if (io)
-			io->ready(io, ev->events);
+		uint32_t events = io ? wanted(io, ev->events) : 0;
+		if (events)
+			io->ready(io, events);
 	}
 	l->n_ev = l->at_ev = 0;
 }
 
-/* --- timers ------------------------------------------------------------------------------------------ */
+/* --- timers --------------------------------------------------------------------------------------------- */
 
 bool timer_armed(const struct timer *t)
 {
@@ -186,6 +224,8 @@ void timer_cancel(struct timer *t)
 void timer_set(struct loop *l, struct timer *t, uint64_t after_ms, void (*fire)(struct timer *t))
 {
 	timer_cancel(t);
+	if (!l->running)
+		l->now = clock_ms(); /* nobody else keeps it up to date */
 	t->fire = fire;
 	t->expires = (l->now + after_ms) / LOOP_TICK_MS + 1;
 	if (t->expires <= l->tick)
@@ -200,7 +240,7 @@ static void serve_slot(struct loop *l, struct list *slot, uint64_t tick)
 	struct list due;
 
 	list_init(&due);
-	list_for_each_safe(p, tmp, slot) {
+	list_for_each_safe (p, tmp, slot) {
 		struct timer *t = list_entry(p, struct timer, link);
 		if (t->expires <= tick) {
 			list_del(&t->link);
@@ -251,14 +291,16 @@ static unsigned next_busy(struct loop *l)
 static int sleep_ms(struct loop *l)
 {
 	unsigned ticks;
+	int64_t ms;
 
 	if (!list_empty(&l->tasks) || __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
 		return 0;
 	ticks = next_busy(l);
-	return ticks ? (int)((l->tick + ticks) * LOOP_TICK_MS - l->now) : -1;
+	ms = (int64_t)((l->tick + ticks) * LOOP_TICK_MS) - (int64_t)l->now;
+	return !ticks ? -1 : ms > 0 ? (int)ms : 0;
 }
 
-/* --- deferred work ----------------------------------------------------------------------------------- */
+/* --- deferred work -------------------------------------------------------------------------------------- */
 
 void loop_defer(struct loop *l, struct task *t, void (*run)(struct task *t))
 {
@@ -301,6 +343,7 @@ void loop_post(struct loop *l, struct msg *m, void (*handle)(struct loop *l, str
 
 void loop_run(struct loop *l)
 {
+	l->running = true;
 	while (!__atomic_load_n(&l->stop, __ATOMIC_ACQUIRE)) {
 		int ms = sleep_ms(l);
 
@@ -316,4 +359,6 @@ void loop_run(struct loop *l)
 		serve_descriptors(l);
 		serve_tasks(l);
 	}
+	l->running = false;
+	__atomic_store_n(&l->stop, false, __ATOMIC_RELEASE); /* may be run again */
 }

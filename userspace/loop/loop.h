@@ -2,7 +2,7 @@
 /* An epoll loop with timers, deferred work and a mailbox. One loop belongs to one thread: every function but
  * loop_post() and loop_stop() must be called from it. Nothing here allocates per event.
  *
- * One turn: expired timers, ready descriptors, messages, then deferred tasks until none is left. Objects that
+ * One turn: expired timers, ready descriptors and messages, then deferred tasks until none is left. Objects that
  * are released inside a callback go through loop_defer(), so that no later event of the same turn meets freed
  * memory. */
 #pragma once
@@ -15,8 +15,8 @@
 struct loop;
 
 enum {
-	LOOP_EVENTS_MAX = 256,  /* descriptors served per turn */
-	LOOP_TICK_MS = 8,       /* granularity of timers: they fire up to this much late, never early */
+	LOOP_EVENTS_MAX = 256, /* descriptors served per turn */
+	LOOP_TICK_MS = 8,      /* granularity of timers: they fire up to this much late, never early */
 };
 
 /* A descriptor of interest, embedded in its owner. `fd` is the owner's; `mask` is private. */
@@ -59,11 +59,14 @@ void loop_on_turn(struct loop *l, void (*turn)(void *arg, bool about_to_sleep), 
 uint64_t loop_now(const struct loop *l);
 
 void io_init(struct io *io, int fd, void (*ready)(struct io *io, uint32_t events));
-/* Sets the interest (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE); 0 removes the descriptor. No
- * system call when nothing changes. EPOLLERR and EPOLLHUP are always reported. 0 or -errno. */
+/* Sets the interest (EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLLEXCLUSIVE); 0 removes the descriptor, as io_stop().
+ * No system call when nothing changes. EPOLLERR and EPOLLHUP are reported with any interest. 0 or -errno. */
 int io_want(struct loop *l, struct io *io, uint32_t mask);
 /* Removes the descriptor and drops events of this turn that have not been delivered. Does not close. */
 void io_stop(struct loop *l, struct io *io);
+/* The same and closes the descriptor, which must be its file's only one: then the kernel forgets the interest by itself,
+ * and a system call is saved. Sets `fd` to -1. */
+void io_close(struct loop *l, struct io *io);
 
 void timer_set(struct loop *l, struct timer *t, uint64_t after_ms, void (*fire)(struct timer *t));
 void timer_cancel(struct timer *t);
