@@ -24,3 +24,7 @@ struct netns_id {
 int netns_identify(int fd, struct netns_id *out);
 /* Opens a path and checks it. Descriptor or -errno. */
 int netns_open(const char *path);
+/* Looks for a namespace that lives, though the name that we knew is gone: through all processes, then through
+ * /run/netns. By inode, or by cookie; 0 where it does not matter. Slow: for exceptions. Descriptor;
+ * -ENOENT: there is none; any other error: not all could be looked at. */
+int netns_find(uint64_t inode, uint64_t cookie);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* An established TLS 1.3 connection as a plain descriptor, two keys and two sequence numbers (RFC 8446, section 5).
- * One state machine over two back ends: `user` seals and opens records in place with EVP; `kernel` (SOL_TLS) comes
- * with its own file. Nothing here waits or knows of the loop: calls return -EAGAIN and the owner watches the fd.
+ * Records are sealed and opened in place with EVP. Nothing here waits or knows of the loop: calls return -EAGAIN and
+ * the owner watches the fd.
  *
  * Sending. The caller writes plaintext straight into record slots:
  *     n = record_tx_room(r, iov, max)    free space: the open slot first, then fresh ones
@@ -12,7 +12,8 @@
  * -EAGAIN there is no room: the caller stops reading from its sources.
  *
  * Receiving. record_recv() reads once, opens every complete record in place and hands the plaintext to `data`
- * in order; pointers are good during that call only. */
+ * in order, record by record. The pointers stay good until the batch is over, which a last call of `data` with length 0
+ * announces whenever there was any data in it, also before an error is returned. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,28 +21,29 @@
 #include <sys/uio.h>
 
 enum {
-	RECORD_PLAIN_MAX = 16384,                          /* RFC 8446, 5.1 */
-	RECORD_OVERHEAD = 5 + 1 + 16,                      /* header, inner type, tag */
-	RECORD_SLOTS = 8,                                  /* slots in one TX buffer */
+	RECORD_PLAIN_MAX = 16384,     /* RFC 8446, 5.1 */
+	RECORD_OVERHEAD = 5 + 1 + 16, /* header, inner type, tag */
+	RECORD_SLOTS = 8,	      /* slots in one TX buffer */
 	RECORD_SLOT_BYTES = RECORD_PLAIN_MAX + RECORD_OVERHEAD,
-	RECORD_RX_BYTES = 16 * (RECORD_PLAIN_MAX + 256),   /* one receive buffer */
+	RECORD_RX_BYTES = 16 * (RECORD_PLAIN_MAX + 256), /* one receive buffer */
 	RECORD_SECRET_MAX = 48,
-	RECORD_KEY_UPDATES_MAX = 32,                       /* in a row without data: then the connection ends */
+	RECORD_KEY_UPDATES_MAX = 32, /* in a row without data: then the connection ends */
 };
 
 /* Confidentiality limit of AES-GCM with a margin (RFC 8446, 5.5: 2^24.5 records): we update our key before it. */
 #define RECORD_LIMIT (1ull << 24)
 
 enum record_cipher { /* TLS cipher suite numbers, RFC 8446, B.4 */
-	RECORD_AES_128_GCM = 0x1301,
-	RECORD_AES_256_GCM = 0x1302,
-	RECORD_CHACHA20 = 0x1303,
+		     RECORD_AES_128_GCM = 0x1301,
+		     RECORD_AES_256_GCM = 0x1302,
+		     RECORD_CHACHA20 = 0x1303,
 };
 
 struct record_secrets { /* application traffic secrets: SHA-384 for AES-256, else SHA-256 */
 	enum record_cipher cipher;
 	uint8_t tx[RECORD_SECRET_MAX], rx[RECORD_SECRET_MAX];
 	size_t len;
+	bool server; /* we were the server: the peer may not send tickets */
 };
 
 /* Buffers shared by the connections of one thread: last in, first out, so that they stay in the cache. Keeps at most
@@ -49,6 +51,8 @@ struct record_secrets { /* application traffic secrets: SHA-384 for AES-256, els
 struct record_pool;
 struct record_pool *record_pool_new(unsigned keep);
 void record_pool_free(struct record_pool *p);
+/* Before its first record: encryption by OpenSSL alone (net/aead.h). */
+void record_pool_openssl_only(struct record_pool *p);
 
 struct record;
 
@@ -58,8 +62,9 @@ struct record *record_new(int fd, const struct record_secrets *s, struct record_
 void record_free(struct record *r);
 int record_fd(const struct record *r);
 
-/* Fills up to `max` entries with free plaintext space and returns how many; 0 while a flush is pending. The first is
- * the rest of the open slot when at least `min_first` bytes are left in it (else that slot is closed). */
+/* Fills up to `max` entries with free plaintext space and returns how many; 0 while a flush is pending and after
+ * close_notify; -ENOMEM. The first is the rest of the open slot when at least `min_first` bytes are left in it (else
+ * that slot is closed). Room is held until it is committed: record_tx_commit(r, 0) gives unused room back. */
 int record_tx_room(struct record *r, struct iovec *iov, int max, size_t min_first);
 void record_tx_commit(struct record *r, size_t len);
 void record_tx_close(struct record *r);
@@ -89,6 +94,24 @@ void record_close_notify(struct record *r);
 void record_alert(struct record *r, uint8_t description);
 
 struct record_stats {
-	uint64_t tx_records, rx_records, tx_key_updates, rx_key_updates;
+	uint64_t tx_records, rx_records, tx_key_updates, rx_key_updates; /* records: of the user back end only */
 };
 void record_stats(const struct record *r, struct record_stats *out);
+
+/* The kernel back end (net/ktls.h). Moves each direction that `f` allows into the kernel, before the first byte is sent or
+ * read; what the kernel refuses stays in userspace, and record_offload_of() says why. All calls above mean the same
+ * afterwards, bytes and errors alike. */
+struct ktls_features;
+void record_offload(struct record *r, const struct ktls_features *f);
+
+struct record_offload {
+	bool tx, rx, rx_no_pad;
+	enum record_cipher cipher;
+	const char *tx_why, *rx_why; /* why not, or ""; static storage, one of a fixed set (they are metric labels) */
+};
+void record_offload_of(const struct record *r, struct record_offload *out);
+/* As IANA has it, e.g. "TLS_AES_128_GCM_SHA256". */
+const char *record_cipher_name(enum record_cipher c);
+/* The kernel cannot change a key that must change soon (KeyUpdate of the peer, or our own limit): no new streams, the
+ * connection ends when its streams have. */
+bool record_retiring(const struct record *r);

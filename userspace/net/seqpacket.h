@@ -13,6 +13,8 @@ enum {
 int seqpacket_listen(const char *path, unsigned mode);
 int seqpacket_connect(const char *path);
 int seqpacket_accept(int listener);
+/* The process at the other end of an accepted connection, as it was when it connected. 0 or -errno. */
+int seqpacket_peer(int fd, pid_t *pid, uid_t *uid);
 
 /* 0 or -errno; all or nothing. The descriptors stay the caller's. */
 int seqpacket_send(int fd, const void *buf, size_t len, const int *fds, size_t n_fds);

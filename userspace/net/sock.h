@@ -24,10 +24,13 @@ struct sock_listen {
 	bool transparent, reuseport;
 };
 int sock_listen_tcp(const struct sock_listen *how);
+int sock_bind_tcp(const struct sock_listen *how); /* without listening yet */
 int sock_bind_udp(const struct sock_listen *how);
 
-/* accept4(2) with TCP_NODELAY; -EAGAIN when there is none. */
+/* accept4(2); -EAGAIN when there is none. Options are the listener's: see sock_listener_tune(). */
 int sock_accept(int listener, struct endpoint *peer);
+/* TCP_NODELAY, and keepalive where `k` is given: what is accepted from now on inherits them. */
+int sock_listener_tune(int listener, const struct sock_keepalive *k);
 
 struct sock_dial {
 	struct endpoint to;
@@ -38,13 +41,17 @@ struct sock_dial {
  * With `spoof` the source port comes from SOCK_SPOOF_PORT_MIN..MAX and never collides with a port for which
  * `port_taken(arg, port)` holds; -EADDRNOTAVAIL after SOCK_SPOOF_TRIES. There is no fallback to another source. */
 int sock_dial_tcp(const struct sock_dial *how, bool (*port_taken)(void *arg, uint16_t port), void *arg);
+/* How a connect to `to` stands: 0, -EINPROGRESS, or what it failed with. Within a machine the handshake is over before
+ * connect(2) has returned, so asking once is cheaper than waiting for an event. */
+int sock_connect_poll(int fd, const struct endpoint *to);
 /* 0, or -errno of a finished connect. */
 int sock_connect_result(int fd);
 
 /* What the client dialled: SO_ORIGINAL_DST of either family (iptables), else the local address (BPF, TPROXY). */
 int sock_original_dst(int fd, bool nat, struct endpoint *out);
 int sock_local(int fd, struct endpoint *out);
-int sock_peer(int fd, struct endpoint *out);
+/* Whether the calling thread's network namespace has this address. */
+bool sock_is_own(const struct addr *ip);
 
 int sock_keepalive(int fd, const struct sock_keepalive *k);
 /* Makes the next close(2) send a RST. */

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What h2.c (connection), h2_frames.c (nghttp2's callbacks) and h2_stream.c (streams) share. */
+#pragma once
+#include "net/h2.h"
+
+struct h2_bucket { /* tokens that refill with time */
+	uint64_t at;
+	uint32_t left;
+};
+
+struct h2 {
+	struct io io;
+	struct loop *loop;
+	struct record *record;
+	nghttp2_session *session;
+	const struct h2_ops *ops;
+	void *owner;
+	struct task turn;    /* end of the turn: settle streams, send, tell */
+	struct timer timer;  /* preface, then pings */
+	struct timer goaway; /* second step of a server's shutdown */
+	struct list streams, dirty, blocked;
+	struct h2_headers *collect; /* the header block that is being read */
+	uint8_t *slot;		    /* where the frame being made goes; NULL: none */
+	uint64_t last_rx, stuck_since;
+	uint64_t credited_at; /* when the peer last gave the connection window */
+	uint64_t held;	      /* bytes held by all streams */
+	int32_t window_top;   /* the largest window that the peer gave the connection */
+	struct h2_bucket control, resets;
+	unsigned n_streams;
+	bool greeted;	 /* the peer's SETTINGS came */
+	bool stuck;	 /* the socket takes nothing now */
+	bool unreadable; /* the last event was for data that could not be read */
+	bool ending;	 /* GOAWAY is on its way for what the peer did: nothing more is read */
+	bool wake;	 /* blocked streams may go on */
+	bool cut;	 /* by h2_cut() */
+	bool leaving, told_leaving, shutdown, goaway_sent, dead, told_closed, pinged, saw_idle, too_large, server;
+	const char *why;
+};
+
+/* Ends the connection at the end of the turn. `why` is static. */
+void h2_die(struct h2 *h, const char *why);
+/* The same with GOAWAY(ENHANCE_YOUR_CALM). */
+void h2_terminate(struct h2 *h, const char *why);
+/* Makes sure that the end of the turn is worked on. */
+void h2_touch(struct h2 *h);
+/* Sends nghttp2's pending frames into the record; not the socket. */
+void h2_frames_out(struct h2 *h);
+/* 0, or the flush's error; -EAGAIN has armed EPOLLOUT. */
+int h2_record_flush(struct h2 *h);
+/* The connection's window, for us to send. */
+int32_t h2_window(struct h2 *h);
+/* That much was sent: a peer may answer with as many window updates as small reads need. */
+void h2_sent(struct h2 *h, size_t n);
+bool h2_bucket_take(struct h2 *h, struct h2_bucket *b, uint32_t burst, uint32_t per_ms);
+/* The peer has seen all that we sent before h2_shutdown(): the second step. */
+void h2_goaway_finish(struct h2 *h);
+extern const uint8_t h2_goaway_ping[8];
+
+nghttp2_session *h2_session_new(struct h2 *h, bool server);
+
+/* h2_stream.c: what the callbacks and the end of the turn call. */
+void h2_stream_mark(struct h2_stream *s);
+int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len);
+void h2_stream_over(struct h2_stream *s, uint32_t code);
+void h2_streams_settle(struct h2 *h);
+void h2_streams_wake(struct h2 *h);
+ssize_t h2_stream_read_cb(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+			  nghttp2_data_source *src, void *user);
