@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Is a pod's steering whole? Programs, rule, route and sysctl can be removed by whoever has the capabilities, and nothing
+ * tells the keeper; here it is looked at, and nothing is changed. */
+#include <bpf/bpf.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "steer/iptables.h"
+#include "steer/rtnl.h"
+#include "steer/steer_internal.h"
+
+static int __attribute__((format(printf, 2, 3))) missing(char why[STEER_WHY_MAX], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, STEER_WHY_MAX, fmt, ap);
+	va_end(ap);
+	return -ENOENT;
+}
+
+struct look {
+	struct steer_pod *p;
+	char *why;
+	int e;
+};
+
+static void on_link(void *arg, const struct rtnl_link *link)
+{
+	static const char *const words[DIRECTIONS] = {[INGRESS] = "ingress", [EGRESS] = "egress"};
+	struct look *look = arg;
+	struct steer_pod *p = look->p;
+	const struct device *d = p->device;
+
+	if (link->loopback || look->e)
+		return;
+	while (d < p->device + p->n_devices && d->ifindex != link->ifindex)
+		d++;
+	for (int i = INGRESS; i < DIRECTIONS && !look->e; i++)
+		if (d == p->device + p->n_devices || !hook_holds(&d->hook[i], link->ifindex, i))
+			look->e = missing(look->why, "the %s program of device %s is gone", words[i], link->name);
+}
+
+static int check_devices(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	struct look look = {p, why, 0};
+	int e = rtnl_links(on_link, &look);
+
+	return e ? failed(why, e, "cannot read the pod's devices") : look.e;
+}
+
+static int check_lookup(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof info;
+
+	if (p->lookup < 0 || bpf_obj_get_info_by_fd(p->lookup, &info, &len) < 0 ||
+	    info.netns.netns_ino != p->ns.inode || !prog_is_ours(info.prog_id))
+		return missing(why, "the lookup program is gone");
+	return 0;
+}
+
+/* The socket map tells cookies. */
+static int check_listeners(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	static const struct {
+		enum steer_socket socket;
+		uint32_t at;
+		unsigned port;
+	} all[] = {{STEER_TCP15001, STEER_L_OUTBOUND, PORT_OUTBOUND},
+		   {STEER_TCP15006, STEER_L_INBOUND, PORT_INBOUND},
+		   {STEER_TCP15008, STEER_L_HBONE, PORT_HBONE}};
+
+	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
+		uint64_t there = 0, ours = 0;
+		socklen_t len = sizeof ours;
+		int fd = socks->fd[all[i].socket];
+
+		if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &ours, &len) < 0 ||
+		    bpf_map_lookup_elem(p->object.map[MAP_LISTENERS], &all[i].at, &there) < 0 || there != ours)
+			return missing(why, "the listener of port %u is gone", all[i].port);
+	}
+	return 0;
+}
+
+static bool has_ipv6(const struct steer_pod *p)
+{
+	for (unsigned i = 0; i < p->n_addrs; i++)
+		if (!addr_is4(&p->addr[i]))
+			return true;
+	return false;
+}
+
+static int check_route(struct steer_pod *p, uint32_t table, uint32_t priority, char why[STEER_WHY_MAX])
+{
+	int n = has_ipv6(p) ? 2 : 1;
+
+	for (int i = 0; i < n; i++) {
+		int family = i ? AF_INET6 : AF_INET, v = i ? 6 : 4;
+		int e = rtnl_rule_there(family, CULVERT_MARK_LOCAL, table, priority);
+
+		if (e == 0)
+			return missing(why, "the IPv%d policy rule of captured packets is gone", v);
+		if (e > 0)
+			e = rtnl_local_route_there(family, table);
+		if (e == 0)
+			return missing(why, "the IPv%d route of captured packets is gone", v);
+		if (e < 0)
+			return failed(why, e, "cannot read the pod's rules and routes");
+	}
+	return 0;
+}
+
+static int check_sysctl(char why[STEER_WHY_MAX])
+{
+	uint32_t value = 0;
+	int e = rtnl_accept_local_get(&value);
+
+	if (e)
+		return failed(why, e, "cannot read net.ipv4.conf.lo.accept_local");
+	return value ? 0 : missing(why, "net.ipv4.conf.lo.accept_local is off");
+}
+
+static int check_bpf(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	int e = check_lookup(p, why);
+
+	if (!e)
+		e = check_listeners(p, socks, why);
+	if (!e)
+		e = check_devices(p, why);
+	if (!e)
+		e = check_sysctl(why);
+	return e ? e : check_route(p, STEER_TABLE, STEER_PRIORITY, why);
+}
+
+int steer_check(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	int e;
+
+	if (p->mode == STEER_IPTABLES) {
+		e = iptables_present(p->netns, &p->ns, why);
+		if (e <= 0)
+			return e ? e : missing(why, "the iptables rules are gone");
+	}
+	e = pod_enter(p, why);
+	if (!e)
+		e = p->mode == STEER_BPF ? check_bpf(p, socks, why)
+					 : check_route(p, IPTABLES_TABLE, IPTABLES_PRIORITY, why);
+	netns_home();
+	return e;
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What the pods of a node share: the pin directory, the node's maps, the kubelet's exemption; and cleaning up after
+ * pods and keepers that are gone. */
+#include "steer/steer.h"
+
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "steer/steer_internal.h"
+
+static char *copy(const char *s)
+{
+	return s ? strdup(s) : NULL;
+}
+
+/* BPF is needed by the default mode; a node of iptables pods lives without. */
+static int open_bpf(struct steer *s, char why[STEER_WHY_MAX])
+{
+	int e = pins_mount(s->pin_dir, why);
+
+	if (!e)
+		e = node_maps_open(s->map, s->pin_dir, why);
+	if (!e)
+		e = node_write(s, why);
+	if (e && s->mode == STEER_IPTABLES) {
+		log_debug(STEER_LOG, "no BPF steering: %s", why);
+		return 0;
+	}
+	return e;
+}
+
+int steer_open(struct steer **out, struct loop *l, const struct steer_options *o, char why[STEER_WHY_MAX])
+{
+	struct steer *s = calloc(1, sizeof *s);
+	int e;
+
+	if (!s)
+		return failed(why, -ENOMEM, "steering");
+	agents_see_node();
+	s->loop = l;
+	s->mode = o->mode;
+	s->hook = o->hook;
+	list_init(&s->unsettled);
+	s->kubelet.link = -1;
+	s->pin_dir = copy(o->pin_dir);
+	s->kubelet_cgroup = copy(o->kubelet_cgroup);
+	s->cgroup_root = copy(o->cgroup_root);
+	for (unsigned i = 0; i < NODE_MAPS; i++)
+		s->map[i] = -1;
+	if (!s->pin_dir || !s->kubelet_cgroup != !o->kubelet_cgroup || !s->cgroup_root != !o->cgroup_root)
+		e = failed(why, -ENOMEM, "steering");
+	else
+		e = open_bpf(s, why);
+	if (e) {
+		steer_close(s);
+		return e;
+	}
+	if (s->map[MAP_NODE] >= 0)
+		kubelet_start(s);
+	if (s->mode == STEER_BPF)
+		s->spares = spares_start(s->map);
+	if (s->hook == STEER_HOOK_AUTO && hook_has_tcx()) {
+		s->hook = STEER_HOOK_TCX;
+		s->swift = true;
+	}
+	*out = s;
+	return 0;
+}
+
+void steer_close(struct steer *s)
+{
+	if (!s)
+		return;
+	kubelet_stop(s);
+	spares_stop(s->spares);
+	settle_stop(s);
+	for (unsigned i = 0; i < NODE_MAPS; i++)
+		if (s->map[i] >= 0)
+			close(s->map[i]);
+	free(s->pin_dir);
+	free(s->kubelet_cgroup);
+	free(s->cgroup_root);
+	free(s);
+}
+
+void steer_facts(const struct steer *s, struct steer_facts *out)
+{
+	memset(out, 0, sizeof *out);
+	out->mark_only = s->mark_only;
+	out->tcx = s->hook == STEER_HOOK_TCX;
+	out->kubelet_exempt = s->kubelet.exempt;
+	out->spares = spares_count(s->spares);
+	memcpy(out->kubelet_how, s->kubelet.how, sizeof out->kubelet_how);
+}
+
+/* --- collecting ----------------------------------------------------------------------------------------- */
+
+/* Its un-enrolment was asked for, and did not end. */
+static bool is_leaving(const struct pins *pins)
+{
+	char ignored[STEER_WHY_MAX];
+	struct steer_conf conf = {0};
+	uint32_t first = 0;
+	int fd = pin_get(pins, "map-conf", PIN_MAP, ignored);
+	bool read = fd >= 0 && map_has_size(fd, sizeof conf) && bpf_map_lookup_elem(fd, &first, &conf) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return read && conf.flags & STEER_F_STOPPING;
+}
+
+/* Connections that nobody has open any more keep a namespace until they have timed out. */
+static bool is_dying(uint64_t inode)
+{
+	int fd = netns_find(inode, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return fd == -ENOENT;
+}
+
+static unsigned collect_one(struct steer *s, const char *uid, bool (*known)(void *arg, const char *uid), void *arg,
+			    unsigned *dying)
+{
+	char why[STEER_WHY_MAX];
+	struct pins pins;
+	uint64_t inode = 0;
+
+	/* Before anything is looked at: a pod that lives is never unsteered here, whatever its pins look like. */
+	if (known(arg, uid))
+		return 0;
+	if (pins_open(&pins, s->pin_dir, uid, why) < 0)
+		return 0; /* in use, or not ours */
+	lookup_pinned(&pins, &inode);
+	if (inode && is_dying(inode)) {
+		*dying += 1;
+		pins_close(&pins);
+		return 0;
+	}
+	if (inode && is_leaving(&pins))
+		return pod_abandon(s, uid, &pins, inode);
+	if (inode) { /* a lost record must not let a pod out of the mesh */
+		log_warn(STEER_LOG,
+			 "%s is steered, but nobody knows whose pod it is: it stays so, without a tunnel, until it is "
+			 "enrolled "
+			 "again (namespace %llu)",
+			 uid, (unsigned long long)inode);
+		pins_close(&pins);
+		return 0;
+	}
+	pins_remove(&pins);
+	return 1;
+}
+
+int steer_collect(struct steer *s, bool (*known)(void *arg, const char *uid), void *arg, unsigned *dying)
+{
+	char path[PIN_PATH_MAX];
+	struct dirent *entry;
+	unsigned n = 0, left = 0;
+	DIR *d;
+
+	if (dying)
+		*dying = 0;
+	if (s->map[MAP_NODE] < 0)
+		return 0;
+	agents_prune(s);
+	snprintf(path, sizeof path, "%s/v1", s->pin_dir);
+	d = opendir(path);
+	if (!d)
+		return -errno;
+	while ((entry = readdir(d)))
+		if (entry->d_name[0] != '.')
+			n += collect_one(s, entry->d_name, known, arg, &left);
+	closedir(d);
+	if (dying)
+		*dying = left;
+	return n;
+}

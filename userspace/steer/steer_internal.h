@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of steer/ share: the node, a pod, its devices and its BPF objects. */
+#pragma once
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "ports.h"
+#include "steer/pins.h"
+#include "steer/steer.h"
+#include "steer_abi.h"
+
+#define STEER_LOG "steer"
+
+enum {
+	STEER_TABLE = 1337,	      /* routing table; istio-cni removes what is in its own, 100 */
+	STEER_PRIORITY = 9,	      /* of the policy rule: before those that CNIs make */
+	STEER_FILTER_PRIORITY = 1337, /* of the clsact filters, with */
+	STEER_FILTER_HANDLE = 1337,
+	STEER_DRAIN_TICK_MS = 50,
+	STEER_DRAIN_QUIET = 4,	/* ticks in a row without anything to wait for: bytes may be in the agent's memory */
+	STEER_RETRY_MS = 2000,	/* after devices or addresses could not be followed */
+	STEER_SETTLE_MS = 1000, /* from the first filter that is to become a link to the first that does, */
+	STEER_SETTLE_STEP_MS = 100, /* and from that to the next: each holds up the loop, and rtnetlink */
+};
+
+/* Writes the line and the error's text; returns `e`. */
+static inline int __attribute__((format(printf, 3, 4))) failed(char why[STEER_WHY_MAX], int e, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(why, STEER_WHY_MAX, fmt, ap);
+	va_end(ap);
+	if (n >= 0 && n < STEER_WHY_MAX)
+		snprintf(why + n, STEER_WHY_MAX - n, ": %s", strerror(-e));
+	return e;
+}
+
+/* --- BPF objects of a pod (object.c) -------------------------------------------------------------------- */
+
+enum steer_prog { PROG_EGRESS, PROG_EGRESS_L3, PROG_INGRESS, PROG_INGRESS_L3, PROG_LOOKUP, PROGS };
+enum steer_map {
+	MAP_CONF,
+	MAP_ADDRS,
+	MAP_EXCLUDED,
+	MAP_LISTENERS,
+	MAP_FLOWS,
+	MAP_COUNTERS,
+	MAP_ASKING,
+	MAP_RETURNING,
+	POD_MAPS
+};
+enum node_map { MAP_NODE, MAP_PROBES, MAP_AGENTS, NODE_MAPS };
+
+struct object {
+	int prog[PROGS], map[POD_MAPS]; /* -1: not there */
+};
+/* Loads the programs: over the pinned maps if all fit (types, sizes, ABI), which `kept` tells, else over new ones. */
+int object_load(struct object *o, const struct pins *pins, const int *node_maps, bool *kept, char why[STEER_WHY_MAX]);
+/* Over new maps; with `node_maps` NULL (else NODE_MAPS of them) those of the node are new as well. */
+int object_load_new(struct object *o, const int *node_maps, bool l3, char why[STEER_WHY_MAX]);
+/* Programs for devices without Ethernet headers are left out until they are needed; this loads them, over the same
+ * maps. */
+int object_load_l3(struct object *o, const int *node_maps, char why[STEER_WHY_MAX]);
+/* Are the two the same program (tag) over the same maps? 1, 0 or -errno. */
+int object_same(int prog_fd, uint32_t other_id);
+bool map_has_size(int fd, uint32_t value_size);
+bool prog_is_ours(uint32_t id);
+int object_pin(const struct object *o, const struct pins *pins, char why[STEER_WHY_MAX]);
+/* The pinned maps alone, for un-enrolling what a predecessor left. */
+void object_maps(struct object *o, const struct pins *pins);
+void object_close(struct object *o);
+void object_init(struct object *o);
+/* Makes, or finds pinned, the maps of the node. */
+int node_maps_open(int node_maps[NODE_MAPS], const char *pin_dir, char why[STEER_WHY_MAX]);
+
+/* --- objects loaded ahead (spare.c) ---------------------------------------------------------------------- */
+
+enum { SPARES_MAX = 3 };
+
+struct spares;
+/* Over the node's maps, which must stay open as long. NULL: there will be none, which costs time only. */
+struct spares *spares_start(const int *node_maps);
+void spares_stop(struct spares *s);
+/* One over new maps, if any is ready. */
+bool spares_take(struct spares *s, struct object *out);
+unsigned spares_count(struct spares *s);
+
+/* --- the node (steer.c, agents.c, kubelet.c) ------------------------------------------------------------ */
+
+/* A process of the agent that this keeper was told of. */
+struct steer_agent {
+	int pid;
+	uint64_t cgroup;
+};
+
+struct steer {
+	struct loop *loop;
+	char *pin_dir, *cgroup_root, *kubelet_cgroup;
+	enum steer_mode mode;
+	enum steer_hook hook;  /* AUTO until the first attachment has told */
+	bool swift;	       /* programs are attached by filters first, which become links soon */
+	struct list unsettled; /* pods with such filters */
+	struct timer settle;
+	int map[NODE_MAPS];
+	struct spares *spares;
+	bool mark_only;
+	bool agents_known; /* node_write() has what it needs */
+	unsigned n_agents;
+	struct steer_agent agent[STEER_ABI_AGENTS];
+	struct {
+		bool wanted, exempt;
+		uint64_t cgroup;
+		int link;
+		struct timer check;
+		char how[128];
+	} kubelet;
+};
+
+int node_write(struct steer *s, char why[STEER_WHY_MAX]);
+/* The cgroup2 folder of a process and its id (1: the root). -ENOENT where there is no cgroup2. */
+int cgroup_of(const struct steer *s, int pid, char path[PATH_MAX], uint64_t *id);
+int cgroup_id(const char *path, uint64_t *id);
+void agents_see_node(void); /* this thread does, from now on */
+void agents_prune(struct steer *s);
+void kubelet_start(struct steer *s);
+void kubelet_stop(struct steer *s);
+
+/* --- hooks of a device (tc.c) --------------------------------------------------------------------------- */
+
+enum direction { INGRESS, EGRESS, DIRECTIONS };
+
+struct hook {
+	enum { HOOK_NONE, HOOK_LINK, HOOK_FILTER } kind;
+	int link; /* HOOK_LINK */
+};
+/* Attaches `prog`, or adopts or replaces what our pin says is attached. `swift`: by a filter, unless a link is there. In
+ * the pod's namespace. */
+int hook_attach(struct hook *h, enum steer_hook *how, bool swift, const struct pins *pins, unsigned ifindex,
+		enum direction d, int prog, bool *adopted, char why[STEER_WHY_MAX]);
+/* Detaches at once and removes the pin. The device may be gone. */
+void hook_detach(struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d);
+/* Takes over what a predecessor pinned for a device, only to detach it. */
+void hook_adopt(struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d);
+void hook_forget(struct hook *h);
+/* Is the program where it was attached? Others can detach both kinds. */
+bool hook_holds(const struct hook *h, unsigned ifindex, enum direction d);
+/* Has this kernel tcx? */
+bool hook_has_tcx(void);
+/* Can programs be attached to devices here? Tries it on lo. */
+int hook_probe(int prog, char why[STEER_WHY_MAX]);
+
+/* --- a pod (pod.c, watch.c, detach.c) ------------------------------------------------------------------- */
+
+struct device {
+	unsigned ifindex;
+	char name[IFNAMSIZ];
+	bool ethernet, late, seen;
+	struct hook hook[DIRECTIONS];
+};
+
+struct steer_pod {
+	struct steer *steer;
+	char uid[STEER_UID_MAX];
+	enum steer_mode mode;
+	int netns;
+	struct netns_id ns;
+	struct steer_config config;
+	struct pins pins;
+	struct object object;
+	int lookup; /* link */
+	bool adopted, stopping;
+	bool idle;	    /* had no connection when it was enrolled: nobody misses a packet */
+	struct list settle; /* in steer.unsettled */
+	bool routed;	    /* rule and route are ours to remove */
+	unsigned n_devices;
+	struct device device[STEER_DEVICES_MAX];
+	unsigned n_addrs;
+	struct addr addr[STEER_ADDRS_MAX];
+	int existing; /* map of socket cookies; -1: none */
+
+	struct io watch;
+	struct task look; /* devices or addresses changed */
+	struct timer retry;
+
+	struct timer drain;
+	uint64_t drain_until;
+	unsigned quiet;
+	void (*done)(void *arg, int err);
+	void *done_arg;
+};
+
+/* Each runs in the pod's namespace (pod_enter). */
+int pod_conf_write(struct steer_pod *p, char why[STEER_WHY_MAX]);
+int pod_conf_read(const struct steer_pod *p, struct steer_conf *out);
+int pod_enter(struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* Devices and addresses as they are now. `late`: after enrolment. */
+int pod_look(struct steer_pod *p, bool late, char why[STEER_WHY_MAX]);
+bool pod_has_addr(const struct steer_pod *p, const struct addr *a);
+/* Into p->addr, and into the map as well. */
+int pod_addrs_read(struct steer_pod *p, char why[STEER_WHY_MAX]);
+int pod_addrs(struct steer_pod *p, char why[STEER_WHY_MAX]);
+int pod_route(char why[STEER_WHY_MAX]);
+int pod_watch(struct steer_pod *p, char why[STEER_WHY_MAX]);
+void pod_unwatch(struct steer_pod *p);
+/* Removes what is attached in the mirrored order, then the pins. */
+void pod_unwind(struct steer_pod *p);
+/* Finishes the un-enrolment of a pod that nobody knows, in the namespace `inode`. Takes `pins`. Returns 1 if it is gone. */
+unsigned pod_abandon(struct steer *s, const char *uid, struct pins *pins, uint64_t inode);
+/* Resets captured connections and the agent's own. */
+int pod_reset(struct steer_pod *p);
+struct steer_pod *pod_new(struct steer *s, const char *uid, enum steer_mode mode, const struct netns_id *ns,
+			  const struct steer_config *c);
+void pod_release(struct steer_pod *p);
+
+struct steer_addr to_steer_addr(const struct addr *a);
+
+/* The program of a device. */
+int pod_prog(const struct steer_pod *p, const struct device *dev, enum direction d);
+
+/* --- from filters to links (settle.c) ---------------------------------------------------------------- */
+
+void settle_later(struct steer_pod *p);
+void settle_stop(struct steer *s);
+
+/* --- the lookup program (lookup.c) ------------------------------------------------------------------ */
+
+/* The program of the pinned link, and the inode of its namespace (0: gone); or -errno. */
+int lookup_pinned(const struct pins *pins, uint64_t *inode);
+int lookup_refuse_second(struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* Adopts what is pinned; where it does not fit, replaces it and clears p->adopted. */
+int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX]);
+
+/* --- connections (existing.c) --------------------------------------------------------------------------- */
+
+/* Writes down (or ends, with reset_existing) the connections that predate enrolment. */
+int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char why[STEER_WHY_MAX]);
+unsigned existing_count(struct steer_pod *p);
