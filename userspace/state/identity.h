@@ -15,5 +15,5 @@ struct identity {
 /* Exactly five slash-separated parts after the scheme, literal "ns" and "sa", no percent-decoding; parts may be
  * empty except the trust domain. -EINVAL, -ENAMETOOLONG. */
 int identity_parse(struct identity *out, const char *text);
-/* Writes the text; -ENAMETOOLONG. */
+/* Writes the text; -ENAMETOOLONG, or -EINVAL for parts that identity_parse() would not give back. */
 int identity_format(char buf[IDENTITY_MAX], const char *trust_domain, const char *ns, const char *sa);

@@ -23,10 +23,14 @@ struct net_addr { /* an address on a named network; "" is the default network */
 };
 
 enum gateway_kind { GATEWAY_NONE, GATEWAY_ADDR, GATEWAY_HOST };
-struct gateway { /* reference to a waypoint or a network gateway */
+struct gateway { /* reference to a waypoint or a network gateway; `kind` says which of the two forms it has */
+	union {
+		struct net_addr addr;
+		struct {
+			const char *ns, *hostname;
+		};
+	};
 	enum gateway_kind kind;
-	struct net_addr addr;
-	const char *ns, *hostname;
 	uint16_t hbone_port;
 };
 
@@ -38,27 +42,26 @@ struct membership { /* a workload's part in one service */
 	const char *ns, *hostname;
 	struct port_map *ports;
 	unsigned n_ports;
+	unsigned at; /* the store's */
 };
 
 struct workload {
 	unsigned refs;
+	uint32_t capacity;
 	const char *uid, *name, *ns, *trust_domain, *service_account;
 	const char *network, *node, *cluster_id, *hostname;
 	const char *canonical_name, *canonical_revision, *workload_name, *workload_type; /* type in lower case */
 	const char *region, *zone, *subzone;
 	struct addr *ips;
-	unsigned n_ips;
+	const char **policies; /* names of selector policies, "ns/name" */
+	struct membership *services;
+	unsigned n_ips, n_policies, n_services;
 	enum tunnel_protocol protocol;
 	enum network_mode network_mode;
-	bool native_tunnel, healthy;
-	struct gateway waypoint, network_gateway;
 	enum app_tunnel app_tunnel;
 	uint16_t app_tunnel_port; /* 0: unset */
-	const char **policies;    /* names of selector policies, "ns/name" */
-	unsigned n_policies;
-	struct membership *services;
-	unsigned n_services;
-	uint32_t capacity;
+	bool native_tunnel, healthy;
+	struct gateway waypoint, network_gateway;
 };
 
 struct vip {
@@ -71,36 +74,31 @@ struct weighted_gateway {
 	uint32_t weight;
 };
 
-struct endpoint_ref { /* one workload behind a service, with its own port map */
-	struct workload *workload; /* referenced */
-	const struct port_map *ports;
-	unsigned n_ports;
+struct endpoint_ref {		       /* one workload behind a service */
+	struct workload *workload;     /* referenced */
+	const struct membership *part; /* the workload's in this service */
 };
 
 struct service {
 	unsigned refs;
+	bool canonical, lb_allow_unhealthy;
 	const char *name, *ns, *hostname;
 	struct vip *vips;
-	unsigned n_vips;
 	struct port_map *ports;
-	unsigned n_ports;
 	const char **sans;
-	unsigned n_sans;
-	struct gateway waypoint;
 	struct weighted_gateway *waypoints;
-	unsigned n_waypoints;
+	unsigned n_vips, n_ports, n_sans, n_waypoints;
+	struct gateway waypoint;
 	enum lb_mode lb_mode;
 	enum lb_scope lb_scopes[LB_SCOPES_MAX];
 	unsigned n_lb_scopes;
-	bool lb_allow_unhealthy;
 	enum ip_families ip_families;
 	enum visibility visibility;
-	bool canonical;
-	struct endpoint_ref *endpoints; /* filled by the store */
 	unsigned n_endpoints;
+	struct endpoint_ref *endpoints; /* filled by the store */
 };
 
-/* --- policies (spec: istio.security.Authorization) --------------------------------------------------- */
+/* --- policies (spec: istio.security.Authorization) ------------------------------------------------------ */
 
 enum policy_scope { POLICY_GLOBAL, POLICY_NAMESPACE, POLICY_SELECTOR };
 enum policy_action { POLICY_ALLOW, POLICY_DENY };
@@ -114,24 +112,37 @@ struct account_match {
 	const char *ns, *sa;
 };
 
-#define POLICY_LIST(type, name)                                                                              \
-	type *name;                                                                                          \
+#define POLICY_LIST(type, name) \
+	type *name;             \
 	unsigned n_##name
 
+/* What a match may ask of a connection, by the keys of the local file, as dumps sort them: X(kind, list, key). All that
+ * deals with matches is made from this table, but for the facts themselves: state/policy.c does not compile without
+ * them. */
+#define POLICY_MATCH_LISTS(X)                                   \
+	X(networks, destination_ips, "destinationIps")          \
+	X(ports, destination_ports, "destinationPorts")         \
+	X(strings, namespaces, "namespaces")                    \
+	X(networks, not_destination_ips, "notDestinationIps")   \
+	X(ports, not_destination_ports, "notDestinationPorts")  \
+	X(strings, not_namespaces, "notNamespaces")             \
+	X(strings, not_principals, "notPrincipals")             \
+	X(accounts, not_service_accounts, "notServiceAccounts") \
+	X(networks, not_source_ips, "notSourceIps")             \
+	X(strings, principals, "principals")                    \
+	X(accounts, service_accounts, "serviceAccounts")        \
+	X(networks, source_ips, "sourceIps")
+typedef struct prefix policy_networks;
+typedef uint16_t policy_ports;
+typedef struct string_match policy_strings;
+typedef struct account_match policy_accounts;
+
+#define POLICY_MATCH_MEMBER(kind, list, key) POLICY_LIST(policy_##kind, list);
 struct policy_match { /* AND over the attributes that are given */
-	POLICY_LIST(struct string_match, namespaces);
-	POLICY_LIST(struct string_match, not_namespaces);
-	POLICY_LIST(struct string_match, principals);
-	POLICY_LIST(struct string_match, not_principals);
-	POLICY_LIST(struct prefix, source_ips);
-	POLICY_LIST(struct prefix, not_source_ips);
-	POLICY_LIST(struct prefix, destination_ips);
-	POLICY_LIST(struct prefix, not_destination_ips);
-	POLICY_LIST(uint16_t, destination_ports);
-	POLICY_LIST(uint16_t, not_destination_ports);
-	POLICY_LIST(struct account_match, service_accounts);
-	POLICY_LIST(struct account_match, not_service_accounts);
+	POLICY_MATCH_LISTS(POLICY_MATCH_MEMBER)
 };
+#undef POLICY_MATCH_MEMBER
+
 struct policy_clause { /* OR over matches; none: matches all */
 	POLICY_LIST(struct policy_match, matches);
 };
@@ -155,7 +166,6 @@ struct workload *workload_ref(struct workload *w);
 void workload_unref(struct workload *w);
 struct service *service_ref(struct service *s);
 void service_unref(struct service *s);
-struct policy *policy_ref(struct policy *p);
 void policy_unref(struct policy *p);
 
 /* Builders: an empty object whose strings and arrays live in one arena that dies with it. `*_str` interns or copies. */
@@ -164,4 +174,6 @@ struct workload *workload_new(struct arena **a);
 struct service *service_new(struct arena **a);
 struct policy *policy_new(struct arena **a);
 const char *arena_str(struct arena *a, const char *s, size_t len); /* NULL: no memory */
-void *arena_alloc(struct arena *a, size_t n, size_t size);         /* zeroed array of n; NULL: no memory */
+/* The same for a text that no other object has (uid, pod name): never shared, which costs less. */
+const char *arena_copy(struct arena *a, const char *s, size_t len);
+void *arena_alloc(struct arena *a, size_t n, size_t size); /* zeroed array of n; NULL: no memory */

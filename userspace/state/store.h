@@ -11,7 +11,8 @@ struct store *store_new(const char *local_node); /* "" : every workload counts a
 void store_free(struct store *s);
 
 /* Read sections, per thread; they nest. A thread registers once before its first and unregisters at its end. While
- * a thread sleeps in its loop it must be offline, or writers' memory waits for it. */
+ * a thread sleeps in its loop it must be offline, or writers' memory waits for it; calling store_thread_online() once a
+ * turn, also without having slept, does the same for a busy one. */
 void store_thread_register(void);
 void store_thread_unregister(void);
 void store_read_lock(void);
@@ -19,9 +20,11 @@ void store_read_unlock(void);
 void store_thread_offline(void);
 void store_thread_online(void);
 
-/* --- writer side: one thread ------------------------------------------------------------------------ */
+/* --- writer side: one thread ---------------------------------------------------------------------------- */
 
-/* A batch becomes visible object by object; the change callback fires once, at store_commit(). Insert functions take
+/* A batch becomes visible object by object, what it takes away only with the commit: no address and no VIP that is
+ * known
+ * before and after it is unknown in between. The change callback fires once, at store_commit(). Insert functions take
  * the caller's reference over, also on failure (-ENOMEM). An object of the same key is replaced. */
 void store_begin(struct store *s);
 int store_insert_workload(struct store *s, struct workload *w);
@@ -32,6 +35,15 @@ void store_remove_address(struct store *s, const char *name);
 void store_remove_policy(struct store *s, const char *name);
 /* What is not inserted between these two is removed at the commit: a full resync, or a reloaded file. */
 void store_begin_full(struct store *s);
+/* A batch of what istiod tells. Each object belongs to whoever inserted it last, the file or istiod, and a full batch
+ * removes only its own: here of those parts that come `whole`, a mask. */
+enum { STORE_ADDRESSES = 1, STORE_POLICIES = 2 };
+void store_begin_xds(struct store *s, unsigned whole);
+/* Of a batch that comes whole: what istiod gave under this name and version is there, and stays. False: it has to be
+ * inserted. */
+bool store_keep_address(struct store *s, const char *name, uint64_t version);
+/* After all, this batch has not everything: what it did not bring stays. */
+void store_keep_rest(struct store *s);
 void store_commit(struct store *s);
 
 /* Called on the writer's thread after each commit that changed anything; for re-evaluating live connections and
@@ -41,16 +53,16 @@ int store_watch(struct store *s, void (*changed)(void *arg), void *arg);
 /* Grows by one with each commit that changed anything. Any thread. */
 uint64_t store_version(const struct store *s);
 
-/* --- lookups: inside a read section; results are valid until it ends -------------------------------------- */
+/* --- lookups: inside a read section; results are valid until it ends ------------------------------------ */
 
 struct workload *store_workload_by_uid(struct store *s, const char *uid);
-/* Conflicts on one address: Pod and HBONE first (spec 4.1). Host-network workloads are not found by address. */
+/* Conflicts on one address: Pod and HBONE first. Host-network workloads are not found by address. */
 struct workload *store_workload_by_addr(struct store *s, const char *network, const struct addr *ip);
 /* A local workload by namespace, service account and pod name (what ZDS tells). */
 struct workload *store_local_workload(struct store *s, const char *ns, const char *sa, const char *name);
 /* First workload with this hostname in this namespace. */
 struct workload *store_workload_by_host(struct store *s, const char *ns, const char *hostname);
-/* Best service for a VIP, then the longest CIDR VIP, visible to `client_ns` (NULL: all). Ranking of spec 4.3. */
+/* Best service for a VIP, then the longest CIDR VIP, visible to `client_ns` (NULL: all). Ranked as ztunnel does. */
 struct service *store_service_by_vip(struct store *s, const char *network, const struct addr *ip,
 				     const char *client_ns);
 /* Best by hostname alone, and the exact one. */
@@ -58,10 +70,15 @@ struct service *store_service_by_host(struct store *s, const char *hostname, con
 struct service *store_service_exact(struct store *s, const char *ns, const char *hostname);
 struct policy *store_policy(struct store *s, const char *name);
 
-/* Policies that apply to a workload: global, its namespace's, and those it names (spec 9.1), each once. Names that
+/* Policies that apply to a workload: global, its namespace's, and those it names, each once. Names that
  * are unknown are counted in `missing`. Fills up to `max`, returns how many there are. */
 unsigned store_policies_for(struct store *s, const struct workload *w, struct policy **out, unsigned max,
 			    unsigned *missing);
+
+/* Has it come from istiod? */
+bool store_workload_is_xds(const struct workload *w);
+bool store_service_is_xds(struct service *v);
+bool store_policy_is_xds(const struct policy *p);
 
 /* Iteration for dumps, sorted by key: calls `each` under a read section; stops when it returns non-zero. */
 int store_each_workload(struct store *s, int (*each)(void *arg, struct workload *w), void *arg);
