@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A TCP socket joined to a CONNECT stream: the half of a tunnel that a node carries. Private to data/. */
+#pragma once
+#include "data/worker.h"
+#include "net/h2.h"
+
+enum {
+	LEG_LINGER_TICK_MS = 50,
+	LEG_LINGER_MS = 30000, /* the app gets its last bytes for this long after the tunnel's end */
+};
+
+struct leg_ops {
+	void (*moved)(void *owner, bool from_app, size_t n);
+	/* The answer to a client's CONNECT; with 200 the owner calls leg_join(). NULL on servers. */
+	void (*response)(void *owner, const struct h2_headers *h);
+	/* The end: clean (`why` NULL) or not; the app was reset then. Stream and descriptor are gone. Called once; the
+	 * owner frees the leg in a deferred task. `refused`: the peer has not seen the request, it may be repeated. */
+	void (*done)(void *owner, const char *why, bool refused);
+};
+
+struct leg {
+	struct io app;
+	struct h2_stream stream;
+	struct worker *w;
+	const struct leg_ops *ops;
+	void *owner;
+	struct timer linger;
+	struct task fail;
+	const char *why;
+	uint32_t lingered;
+	bool joined, blocked, full; /* the application is there; the tunnel, the application takes nothing now */
+	bool app_eof, app_shut, lingering, over;
+	bool unheard; /* it is over, and the tunnel's peer has never spoken HTTP/2 */
+};
+
+/* Client: opens the stream. -errno: nothing happened. */
+int leg_connect(struct leg *g, struct worker *w, struct h2 *h, const char *authority, const nghttp2_nv *nv, size_t n,
+		const struct leg_ops *ops, void *owner);
+/* Server: takes a request over. */
+int leg_accept(struct leg *g, struct worker *w, struct h2 *h, int32_t id, const struct leg_ops *ops, void *owner);
+/* Server: an error status instead; the leg is over, `done` is not called. */
+void leg_refuse(struct leg *g, int status);
+/* Both: takes the application's descriptor over and lets bytes flow. A server has answered 200 before. */
+void leg_join(struct leg *g, int fd);
+/* Resets both sides without `done`. Takes one that never began or is over. */
+void leg_kill(struct leg *g, uint32_t code);

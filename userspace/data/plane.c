@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The data plane on the control thread: workers, pods, and what is told to the workers by message. Every change reaches
+ * each worker's loop as one message, in order; nothing here waits for them but the dump. */
+#include "data/plane.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "data/accept.h"
+#include "data/conn.h"
+#include "data/pool.h"
+
+enum { DRAIN_TICK_MS = 50 };
+
+struct order { /* one message to one worker */
+	struct msg msg;
+	struct worker *w;
+	struct pod *pod; /* referenced, or NULL */
+	void (*run)(struct worker *w, struct pod *pod);
+};
+
+static void order_handle(struct loop *l, struct msg *m)
+{
+	struct order *o = container_of(m, struct order, msg);
+
+	o->run(o->w, o->pod);
+	pod_unref(o->pod);
+	free(o);
+}
+
+static int order_all(struct data_plane *d, void (*run)(struct worker *w, struct pod *pod), struct pod *pod)
+{
+	struct order *o[DATA_WORKERS_MAX];
+
+	for (unsigned i = 0; i < d->o.workers; i++) {
+		o[i] = calloc(1, sizeof **o);
+		if (!o[i]) {
+			while (i)
+				free(o[--i]);
+			return -ENOMEM;
+		}
+	}
+	for (unsigned i = 0; i < d->o.workers; i++) {
+		*o[i] = (struct order){.w = d->worker[i], .pod = pod ? pod_ref(pod) : NULL, .run = run};
+		loop_post(d->worker[i]->loop, &o[i]->msg, order_handle);
+	}
+	return 0;
+}
+
+/* --- the mesh changed ----------------------------------------------------------------------------------- */
+
+static void worker_store_changed(struct loop *l, struct msg *m)
+{
+	struct worker *w = container_of(m, struct worker, store_changed);
+
+	__atomic_store_n(&w->behind, false, __ATOMIC_SEQ_CST); /* first: a change from now on is told anew */
+	workload_wait_wake(w);
+	conns_enforce(w);
+}
+
+/* The message is the worker's own: it cannot fail for want of memory, and many changes are one look. */
+static void store_changed(void *arg)
+{
+	struct data_plane *d = arg;
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		if (!__atomic_exchange_n(&d->worker[i]->behind, true, __ATOMIC_SEQ_CST))
+			loop_post(d->worker[i]->loop, &d->worker[i]->store_changed, worker_store_changed);
+}
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+struct data_plane *data_new(struct loop *control, const struct data_options *o, char why[DATA_WHY_MAX])
+{
+	struct data_plane *d = calloc(1, sizeof *d);
+
+	snprintf(why, DATA_WHY_MAX, "out of memory");
+	if (!d)
+		return NULL;
+	d->o = *o;
+	d->control = control;
+	list_init(&d->pods);
+	for (unsigned i = 0; i < o->workers; i++) {
+		d->worker[i] = worker_new(d, &d->o, i);
+		if (!d->worker[i]) {
+			data_free(d);
+			return NULL;
+		}
+	}
+	if (store_watch(o->store, store_changed, d) < 0) {
+		data_free(d);
+		return NULL;
+	}
+	return d;
+}
+
+int data_start(struct data_plane *d)
+{
+	int e = 0;
+
+	for (unsigned i = 0; i < d->o.workers && !e; i++)
+		e = worker_start(d->worker[i]);
+	return e;
+}
+
+static void worker_clear(struct worker *w)
+{
+	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
+		while (!list_empty(&w->pods[i]))
+			post_close(list_entry(w->pods[i].next, struct post, link));
+}
+
+static void worker_end(struct worker *w, struct pod *pod)
+{
+	w->draining = true;
+	worker_clear(w);
+	servers_free(w);
+	loop_stop(w->loop);
+}
+
+/* Some may not be there or not run, when the start has failed. */
+static void stop_workers(struct data_plane *d)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		all &= d->worker[i] && d->worker[i]->started;
+	if (all && order_all(d, worker_end, NULL) == 0)
+		return;
+	for (unsigned i = 0; i < d->o.workers; i++)
+		if (d->worker[i])
+			loop_stop(d->worker[i]->loop);
+}
+
+void data_stop(struct data_plane *d)
+{
+	if (!d)
+		return;
+	timer_cancel(&d->drain_timer);
+	timer_cancel(&d->close_timer);
+	stop_workers(d);
+	for (unsigned i = 0; i < d->o.workers; i++)
+		if (d->worker[i])
+			worker_join(d->worker[i]);
+}
+
+void data_free(struct data_plane *d)
+{
+	if (!d)
+		return;
+	data_stop(d);
+	for (unsigned i = 0; i < d->o.workers; i++)
+		worker_free(d->worker[i]);
+	list_for_each_safe (pos, tmp, &d->pods) {
+		struct pod *p = list_entry(pos, struct pod, link);
+
+		list_del(&p->link);
+		pod_unref(p);
+	}
+	free(d);
+}
+
+/* --- pods ----------------------------------------------------------------------------------------------- */
+
+static struct pod *find(struct data_plane *d, const char *uid)
+{
+	list_for_each (pos, &d->pods) {
+		struct pod *p = list_entry(pos, struct pod, link);
+
+		if (!strcmp(p->uid, uid))
+			return p;
+	}
+	return NULL;
+}
+
+static void worker_add(struct worker *w, struct pod *pod)
+{
+	if (post_open(w, pod) < 0)
+		log_error("worker", "pod %s/%s: out of memory", pod->ns, pod->name);
+}
+
+static void worker_look(struct worker *w, struct pod *pod)
+{
+	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
+		list_for_each (pos, &w->pods[i])
+			if (list_entry(pos, struct post, link)->pod == pod)
+				post_look(list_entry(pos, struct post, link));
+}
+
+static void worker_remove(struct worker *w, struct pod *pod)
+{
+	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
+		list_for_each_safe (pos, tmp, &w->pods[i]) {
+			struct post *p = list_entry(pos, struct post, link);
+
+			if (p->pod == pod)
+				post_close(p);
+		}
+}
+
+static void drop(struct data_plane *d, struct pod *p)
+{
+	list_del(&p->link);
+	d->n_pods--;
+	d->n_self -= p->kind == DATA_POD_SELF;
+	if (order_all(d, worker_remove, p) < 0)
+		log_error("worker", "out of memory: pod %s/%s stays", p->ns, p->name);
+	pod_unref(p);
+}
+
+static void close_spec(const struct data_pod *spec)
+{
+	if (spec->netns_fd >= 0)
+		close(spec->netns_fd);
+	for (int i = 0; i < DATA_SOCKETS; i++)
+		if (spec->socket[i] >= 0)
+			close(spec->socket[i]);
+}
+
+int data_pod_add(struct data_plane *d, const struct data_pod *spec, char why[DATA_WHY_MAX])
+{
+	struct pod *old = find(d, spec->uid), *p;
+
+	if (old) {
+		struct netns_id id;
+		int e = netns_identify(spec->netns_fd, &id);
+
+		if (e < 0) {
+			snprintf(why, DATA_WHY_MAX, "pod %s/%s: not a network namespace", spec->ns, spec->name);
+			close_spec(spec);
+			return e;
+		}
+		if (id.inode == old->netns.inode && id.cookie == old->netns.cookie) {
+			close_spec(spec);
+			order_all(d, worker_look, old); /* without memory the next connection does it */
+			return 0;
+		}
+	}
+	p = pod_new(d, spec, why);
+	if (!p)
+		return -EINVAL;
+	if (old)
+		drop(d, old);
+	if (!p->waits && order_all(d, worker_add, p) < 0) {
+		snprintf(why, DATA_WHY_MAX, "out of memory");
+		pod_unref(p);
+		return -ENOMEM;
+	}
+	list_add_tail(&d->pods, &p->link);
+	d->n_pods++;
+	d->n_self += p->kind == DATA_POD_SELF;
+	return 0;
+}
+
+void data_pods_go(struct data_plane *d)
+{
+	list_for_each (pos, &d->pods) {
+		struct pod *p = list_entry(pos, struct pod, link);
+
+		if (p->waits && order_all(d, worker_add, p) < 0)
+			log_error("worker", "pod %s/%s: out of memory", p->ns, p->name);
+		p->waits = false;
+	}
+}
+
+static bool account_is_served(const struct data_plane *d, const char *ns, const char *sa)
+{
+	list_for_each (pos, &d->pods) {
+		const struct pod *p = list_entry(pos, struct pod, link);
+
+		if (!strcmp(p->ns, ns) && !strcmp(p->sa, sa))
+			return true;
+	}
+	return false;
+}
+
+void data_pod_remove(struct data_plane *d, const char *uid)
+{
+	struct pod *p = find(d, uid);
+
+	if (!p)
+		return;
+	pod_ref(p);
+	drop(d, p);
+	if (!account_is_served(d, p->ns, p->sa))
+		d->o.certs->ops->forget(d->o.certs, p->ns, p->sa);
+	pod_unref(p);
+}
+
+void data_pod_each(struct data_plane *d, void (*each)(void *ctx, const char *uid), void *ctx)
+{
+	list_for_each_safe (pos, tmp, &d->pods) {
+		const struct pod *p = list_entry(pos, struct pod, link);
+
+		if (p->kind == DATA_POD_NODE)
+			each(ctx, p->uid);
+	}
+}
+
+int data_pod_sockets(struct data_plane *d, const char *uid, int socket[DATA_SOCKETS])
+{
+	const struct pod *p = find(d, uid);
+
+	if (!p)
+		return -ENOENT;
+	memcpy(socket, p->socket, DATA_SOCKETS * sizeof *socket);
+	return 0;
+}
+
+unsigned data_pods(const struct data_plane *d)
+{
+	return d->n_pods - d->n_self;
+}
+
+/* --- drain ---------------------------------------------------------------------------------------------- */
+
+static void each_post(struct worker *w, void (*each)(struct post *p))
+{
+	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
+		list_for_each (pos, &w->pods[i])
+			each(list_entry(pos, struct post, link));
+}
+
+/* What comes while the others still watch is taken by them, or at the end by the last one. */
+static void worker_drain(struct worker *w, struct pod *pod)
+{
+	w->draining = true;
+	each_post(w, post_drain);
+	if (__atomic_add_fetch(&w->plane->leaving, 1, __ATOMIC_ACQ_REL) == w->o->workers)
+		each_post(w, post_shut);
+	servers_shutdown(w);
+	pool_drain(w->pool);
+	__atomic_add_fetch(&w->plane->resting, 1, __ATOMIC_RELEASE);
+}
+
+static void sockets_close(struct data_plane *d, enum pod_socket from, enum pod_socket to)
+{
+	list_for_each (pos, &d->pods) {
+		struct pod *p = list_entry(pos, struct pod, link);
+
+		for (unsigned i = from; i <= to; i++) {
+			if (p->socket[i] >= 0)
+				close(p->socket[i]);
+			p->socket[i] = -1;
+		}
+	}
+}
+
+/* As soon as no worker watches them: what is not accepted any more must go to the next tunnel's listeners, or be
+ * dropped and tried again, not wait for the end of this one. */
+static void listeners_close(struct timer *t)
+{
+	struct data_plane *d = container_of(t, struct data_plane, close_timer);
+
+	if (__atomic_load_n(&d->resting, __ATOMIC_ACQUIRE) < d->o.workers) {
+		timer_set(d->control, t, 1, listeners_close);
+		return;
+	}
+	sockets_close(d, POD_OUTBOUND, POD_DNS_TCP);
+	sockets_close(d, POD_SOCKS, POD_SOCKS);
+	d->closed = true;
+}
+
+unsigned data_connections(const struct data_plane *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		n += __atomic_load_n(&d->worker[i]->n_conns, __ATOMIC_RELAXED);
+	return n;
+}
+
+static unsigned queries(const struct data_plane *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		n += __atomic_load_n(&d->worker[i]->n_queries, __ATOMIC_RELAXED);
+	return n;
+}
+
+/* What an end would cut: connections; HBONE clients that are on their way, whose first request may come yet; queries that
+ * are under way, where no more come. */
+static unsigned live(const struct data_plane *d)
+{
+	unsigned n = data_connections(d) + (d->handed_over ? queries(d) : 0);
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		n += __atomic_load_n(&d->worker[i]->n_servers, __ATOMIC_RELAXED);
+	return n;
+}
+
+static void drain_tick(struct timer *t)
+{
+	struct data_plane *d = container_of(t, struct data_plane, drain_timer);
+	unsigned n = live(d);
+
+	if (d->handed_over && d->closed && !queries(d)) /* who holds them keeps others from opening them anew */
+		sockets_close(d, POD_DNS_UDP, POD_RAW6);
+	if (n && loop_now(d->control) < d->drain_until) {
+		timer_set(d->control, t, DRAIN_TICK_MS, drain_tick);
+		return;
+	}
+	if (n)
+		log_warn("drain", "%u connections are reset at the deadline", n);
+	d->drained(d->drained_arg);
+}
+
+void data_drain_limit(struct data_plane *d, unsigned deadline_ms)
+{
+	uint64_t until = loop_now(d->control) + deadline_ms;
+
+	if (until < d->drain_until)
+		d->drain_until = until;
+}
+
+void data_drain(struct data_plane *d, unsigned deadline_ms, bool handed_over, void (*done)(void *arg), void *arg)
+{
+	d->handed_over = handed_over;
+	d->drained = done;
+	d->drained_arg = arg;
+	d->drain_until = loop_now(d->control) + deadline_ms;
+	order_all(d, worker_drain, NULL);
+	timer_set(d->control, &d->close_timer, 1, listeners_close);
+	/* The first look comes after the workers have had their turn and the peers their GOAWAY. */
+	timer_set(d->control, &d->drain_timer, 4 * DRAIN_TICK_MS, drain_tick);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What workers may know of the whole: private to data/. */
+#pragma once
+#include "data/worker.h"
+
+struct data_plane {
+	struct data_options o;
+	struct loop *control;
+	struct worker *worker[DATA_WORKERS_MAX];
+	struct list pods;	 /* struct pod; control thread */
+	unsigned n_pods, n_self; /* all; of them of DATA_POD_SELF */
+	struct timer drain_timer, close_timer;
+	unsigned leaving, resting; /* workers that watch no listener, that accept no more; atomic */
+	bool handed_over;	   /* the sockets have another process; set before the workers are told */
+	bool closed;		   /* what draining closes is closed */
+	void (*drained)(void *arg);
+	void *drained_arg;
+	uint64_t drain_until;
+};

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* HBONE servers. The credential is the pod's own: it belongs to the listener, whatever the client asks for. Everything
+ * from accept to the end of the handshake happens within DATA_HANDSHAKE_MS, and HTTP/2 has its own deadline.
+ *
+ * OpenSSL takes tens of kilobytes for a handshake. So one begins when the client has said something, and only so many are
+ * under way: who gets stuck in the middle makes room for those who wait. */
+#include "data/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "data/accept.h"
+#include "data/offload.h"
+#include "data/revoke.h"
+#include "data/traffic.h"
+#include "net/sock.h"
+#include "net/tls.h"
+#include "state/identity.h"
+
+enum { SERVER_WHY_MAX = 256 };
+
+static void server_free(struct server *s)
+{
+	h2_free(s->h2);
+	tls_id_unref(s->id);
+	rstr_unref(s->self);
+	rstr_unref(s->peer);
+	crl_path_free(s->path);
+	pod_unref(s->pod);
+	free(s);
+}
+
+static void bury(struct task *t)
+{
+	server_free(container_of(t, struct server, bury));
+}
+
+static void turns_go_on(struct task *t);
+
+/* The control thread reads it: a drain waits for them as well. */
+static void count(struct worker *w, int n)
+{
+	__atomic_store_n(&w->n_servers, w->n_servers + (unsigned)n, __ATOMIC_RELAXED);
+}
+
+/* The handshake is over, or will not be. */
+static void turn_leave(struct server *s)
+{
+	if (s->tls)
+		s->w->n_shaking--;
+	tls_handshake_free(s->tls);
+	s->tls = NULL;
+	list_del(&s->turn);
+	if (!list_empty(&s->w->queued))
+		loop_defer(s->w->loop, &s->w->shaking_turn, turns_go_on);
+}
+
+/* `why` NULL: nothing to say. Freed when the last stream has gone. */
+static void server_end(struct server *s, const char *why)
+{
+	if (!s->over) {
+		s->over = true;
+		list_del(&s->link);
+		count(s->w, -1);
+		workload_wait_cancel(&s->wait);
+		timer_cancel(&s->timer);
+		if (s->cert)
+			s->cert->owner = NULL;
+		s->cert = NULL;
+		if (why)
+			traffic_reject(REPORT_DESTINATION, &s->src, &s->dst, why, loop_now(s->w->loop));
+		traffic_sockets(REPORT_DESTINATION, -1);
+		if (!s->h2 && s->io.fd >= 0)
+			io_close(s->w->loop, &s->io);
+		turn_leave(s);
+	}
+	if (!s->h2 || !h2_streams(s->h2))
+		loop_defer(s->w->loop, &s->bury, bury);
+}
+
+/* --- HTTP/2 --------------------------------------------------------------------------------------------- */
+
+static void on_request(struct h2 *h, int32_t id, const struct h2_headers *hd)
+{
+	struct server *s = h2_owner(h);
+
+	if (s->over || h2_is_cut(h))
+		h2_refuse(h, id, 503);
+	else
+		stream_request(s, id, hd);
+}
+
+static void on_closed(struct h2 *h, const char *why)
+{
+	server_end(h2_owner(h), NULL);
+}
+
+static void on_idle(struct h2 *h)
+{
+	struct server *s = h2_owner(h);
+
+	if (s->over)
+		loop_defer(s->w->loop, &s->bury, bury);
+}
+
+static const struct h2_ops h2_ops = {.request = on_request, .closed = on_closed, .idle = on_idle};
+
+/* --- TLS ------------------------------------------------------------------------------------------------ */
+
+/* TLS has checked the trust domain. Policies know nobody who is no service account: he would pass every DENY. */
+static bool peer_is_known(struct server *s, char why[SERVER_WHY_MAX])
+{
+	struct identity id;
+
+	if (identity_parse(&id, tls_peer(s->tls)) == 0)
+		return true;
+	snprintf(why, SERVER_WHY_MAX, "certificate refused: %.120s is no service account's", tls_peer(s->tls));
+	return false;
+}
+
+static void handshake_done(struct server *s)
+{
+	char why[SERVER_WHY_MAX];
+	struct record *r;
+
+	io_stop(s->w->loop, &s->io);
+	if (!peer_is_known(s, why)) {
+		server_end(s, why);
+		return;
+	}
+	if (!revoke_follow(REPORT_DESTINATION, s->tls, &s->path)) {
+		server_end(s, REVOKED_TEXT);
+		return;
+	}
+	s->peer = rstr_new(tls_peer(s->tls));
+	r = s->peer ? offload_finish(s->w, s->tls) : NULL;
+	if (!r) {
+		server_end(s, "out of memory");
+		return;
+	}
+	turn_leave(s);
+	timer_cancel(&s->timer);
+	s->h2 = h2_new(s->w->loop, r, true, &h2_ops, s);
+	if (!s->h2) {
+		s->io.fd = -1;
+		record_free(r);
+		server_end(s, "out of memory");
+	} else if (s->w->draining) {
+		h2_shutdown(s->h2, true);
+	}
+}
+
+static void tls_ready(struct io *io, uint32_t events)
+{
+	struct server *s = container_of(io, struct server, io);
+	char why[SERVER_WHY_MAX];
+	uint32_t want = 0;
+	int e = tls_handshake_step(s->tls, &want);
+
+	if (e == 0) {
+		handshake_done(s);
+	} else if (e != -EAGAIN || io_want(s->w->loop, io, want) < 0) {
+		revoke_refused(REPORT_DESTINATION, s->tls);
+		snprintf(why, sizeof why, "TLS handshake failed: %s", tls_reason(s->tls));
+		server_end(s, why);
+	}
+}
+
+static void late(struct timer *t)
+{
+	server_end(container_of(t, struct server, timer), "TLS handshake timed out");
+}
+
+static void handshake(struct server *s)
+{
+	s->tls = tls_server(s->io.fd, s->id);
+	if (!s->tls) {
+		server_end(s, "out of memory");
+		return;
+	}
+	s->w->n_shaking++;
+	s->began = loop_now(s->w->loop);
+	list_add_tail(&s->w->shaking, &s->turn);
+	s->io.ready = tls_ready;
+	tls_ready(&s->io, 0);
+}
+
+static bool make_room(struct worker *w)
+{
+	struct server *oldest = list_entry(w->shaking.next, struct server, turn);
+
+	if (loop_now(w->loop) - oldest->began < SERVER_STUCK_MS)
+		return false;
+	server_end(oldest, "too many handshakes at once, and this one is slow");
+	return true;
+}
+
+static void turns_tick(struct timer *t)
+{
+	struct worker *w = container_of(t, struct worker, shaking_timer);
+
+	loop_defer(w->loop, &w->shaking_turn, turns_go_on);
+}
+
+/* Begins the handshakes that wait, as far as there is room; the newest first, so that a crowd delays only itself. */
+static void turns_go_on(struct task *t)
+{
+	struct worker *w = container_of(t, struct worker, shaking_turn);
+
+	while (!list_empty(&w->queued)) {
+		struct server *s = list_entry(w->queued.next, struct server, turn);
+
+		if (w->n_shaking >= SERVER_HANDSHAKES_MAX) {
+			if (make_room(w))
+				continue;
+			timer_set(w->loop, &w->shaking_timer, SERVER_TURN_MS, turns_tick);
+			return;
+		}
+		list_del(&s->turn);
+		handshake(s);
+	}
+}
+
+static void hello_ready(struct io *io, uint32_t events)
+{
+	struct server *s = container_of(io, struct server, io);
+
+	io_want(s->w->loop, io, 0);
+	list_add(&s->w->queued, &s->turn);
+	loop_defer(s->w->loop, &s->w->shaking_turn, turns_go_on);
+}
+
+static void await_hello(struct server *s)
+{
+	if (io_want(s->w->loop, &s->io, EPOLLIN) < 0)
+		server_end(s, "epoll failed");
+}
+
+/* --- the pod's credential ------------------------------------------------------------------------------- */
+
+static void have_cert(struct cert_request *r)
+{
+	struct server *s = cert_owner(r);
+	char why[CERT_ANSWER_MAX];
+
+	if (!s)
+		return;
+	s->cert = NULL;
+	s->id = cert_answer(r, why);
+	if (s->id)
+		await_hello(s);
+	else
+		server_end(s, why);
+}
+
+static void have_workload(struct workload_wait *wait, struct workload *wl)
+{
+	struct server *s = container_of(wait, struct server, wait);
+	struct worker *w = s->w;
+
+	s->self = wl ? rstr_ref(post_identity(s->post, wl)) : NULL;
+	workload_unref(wl);
+	if (!s->self) {
+		server_end(s, "failed to fetch information about local workload");
+		return;
+	}
+	if (cert_ask(w->o->certs, s->self->text, w->loop, s, have_cert, &s->id, &s->cert) < 0)
+		server_end(s, "out of memory");
+	else if (s->id)
+		await_hello(s);
+}
+
+void server_accept(struct post *p, int fd, const struct endpoint *peer)
+{
+	struct server *s = calloc(1, sizeof *s);
+	struct workload *wl;
+
+	if (!s) {
+		accept_refuse(fd);
+		return;
+	}
+	s->w = p->w;
+	s->post = p;
+	s->pod = pod_ref(p->pod);
+	s->src = *peer;
+	io_init(&s->io, fd, hello_ready);
+	list_init(&s->turn);
+	list_add_tail(&p->w->servers, &s->link);
+	count(p->w, 1);
+	traffic_sockets(REPORT_DESTINATION, 1);
+	if (sock_local(fd, &s->dst) < 0 || addr_eq(&s->dst.ip, &peer->ip)) {
+		/* From the pod to itself: captured traffic never comes that way. */
+		server_end(s, "attempted recursive call to ourselves");
+		return;
+	}
+	timer_set(p->w->loop, &s->timer, DATA_HANDSHAKE_MS, late);
+	wl = pod_workload(p->w, p->pod);
+	if (wl)
+		have_workload(&s->wait, wl);
+	else
+		workload_wait_start(p->w, &s->wait, p->pod, have_workload);
+}
+
+/* --- all of them ---------------------------------------------------------------------------------------- */
+
+static void shut(struct worker *w, const struct pod *pod, bool graceful)
+{
+	list_for_each_safe (pos, tmp, &w->servers) {
+		struct server *s = list_entry(pos, struct server, link);
+
+		if (pod && s->pod != pod)
+			continue;
+		if (s->h2)
+			h2_shutdown(s->h2, graceful);
+		else if (!graceful) /* else once it is up */
+			server_end(s, NULL);
+	}
+}
+
+void servers_drop_pod(struct worker *w, const struct pod *pod)
+{
+	shut(w, pod, false);
+}
+
+void servers_shutdown(struct worker *w)
+{
+	shut(w, NULL, true);
+}
+
+void servers_revoke(struct worker *w)
+{
+	list_for_each (pos, &w->servers) {
+		struct server *s = list_entry(pos, struct server, link);
+
+		if (s->h2 && !h2_is_cut(s->h2) && revoke_due(REPORT_DESTINATION, s->path))
+			h2_cut(s->h2);
+	}
+}
+
+void servers_free(struct worker *w)
+{
+	while (!list_empty(&w->servers)) {
+		struct server *s = list_entry(w->servers.next, struct server, link);
+
+		server_end(s, NULL);
+		task_cancel(&s->bury);
+		server_free(s);
+	}
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An accepted HBONE connection: from accept through TLS to HTTP/2. Its requests become streams (stream.c).
+ * Private to data/. */
+#pragma once
+#include "data/certs.h"
+#include "data/pod.h"
+#include "net/h2.h"
+
+enum {
+	SERVER_HANDSHAKES_MAX = 256, /* of a worker under way; more wait their turn */
+	SERVER_STUCK_MS = 1000,	     /* a handshake that has taken so long makes room for one that waits */
+	SERVER_TURN_MS = 100,	     /* between two looks at who is stuck */
+};
+
+struct server {
+	struct list link; /* the worker's servers */
+	struct list turn; /* among the handshakes under way, or among those that wait */
+	uint64_t began;	  /* the handshake */
+	struct worker *w;
+	struct post *post;
+	struct pod *pod; /* referenced: it outlives the post */
+	struct endpoint src, dst;
+	struct io io;
+	struct timer timer;
+	struct workload_wait wait;
+	struct cert_request *cert;
+	struct tls_id *id;
+	struct tls_handshake *tls;
+	struct h2 *h2;
+	struct rstr *self, *peer;
+	struct crl_path *path; /* of the peer; or NULL */
+	struct task bury;
+	bool over;
+};
+
+void stream_request(struct server *s, int32_t id, const struct h2_headers *hd);

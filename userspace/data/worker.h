@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One worker: a thread with a loop, the connections that it accepted, and what they share. Private to data/. */
+#pragma once
+#include <pthread.h>
+
+#include "data/data.h"
+#include "loop/loop.h"
+#include "net/record.h"
+
+enum {
+	WORKER_BUFFER = 256 << 10, /* what one read of a plain relay takes at most */
+	WORKER_POD_SLOTS = 64,
+	WORKER_RECORD_KEEP = 16,
+};
+
+struct pool;
+struct names;
+struct worker {
+	struct data_plane *plane;
+	const struct data_options *o;
+	struct loop *loop;
+	struct record_pool *records;
+	struct pool *pool;
+	struct names *names;
+	uint8_t *buffer;	     /* of the callback that runs */
+	struct list conns;	     /* struct conn */
+	struct list servers;	     /* struct server: accepted HBONE connections */
+	struct list shaking, queued; /* servers whose handshake is under way; has to wait */
+	unsigned n_shaking;
+	struct task shaking_turn;
+	struct timer shaking_timer;
+	struct list waiting;			/* struct workload_wait */
+	struct list pods[WORKER_POD_SLOTS];	/* struct post, by namespace and name */
+	struct list nested;			/* struct nested */
+	struct list queries;			/* of dns.c */
+	unsigned n_conns, n_queries, n_servers; /* the control thread reads them */
+	uint64_t random[2];
+	bool draining;
+	unsigned index;
+	pthread_t thread;
+	bool started;
+	struct msg store_changed; /* posted while `behind` is set */
+	bool behind;		  /* atomic */
+	struct msg lists_changed; /* the same of revocation lists */
+	bool lists_behind;
+};
+
+struct worker *worker_new(struct data_plane *plane, const struct data_options *o, unsigned index);
+int worker_start(struct worker *w);
+/* Waits for the end of a thread whose loop was told to stop. */
+void worker_join(struct worker *w);
+void worker_free(struct worker *w);
+
+uint64_t worker_random(struct worker *w);
