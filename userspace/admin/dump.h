@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* /config_dump: the parts and the whole. Private to admin/. */
+#pragma once
+#include "admin/admin.h"
+#include "admin/json.h"
+#include "data/dump.h"
+
+void config_dump(struct admin *a, struct http_response *out);
+
+/* Each writes one value. dump_mesh.c: inside a read section's thread (store_thread_register()). */
+void dump_workloads(struct json *j, struct store *s);
+void dump_services(struct json *j, struct store *s);
+void dump_staged(struct json *j, struct store *s); /* endpoints of services that are not known */
+void dump_policies(struct json *j, struct store *s);
+void dump_lists(struct json *j, struct crl_file *f); /* dump_live.c */
+/* dump_live.c; `d` gets sorted. */
+void dump_pods(struct json *j, struct tunnel_dump *d);
+/* Waits for the control thread. False: it did not answer in time. */
+bool dump_certificates(struct json *j, struct loop *control, struct certs *c);
