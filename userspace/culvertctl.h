@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parts of culvertctl: requests to the sockets of a run directory, and what is shown of the answers. */
+#pragma once
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+	CALL_DEADLINE_MS = 30000,	   /* for one request */
+	CALL_PROGRESS_S = 2,		   /* between two lines about what is waited for */
+	CALL_OPERATION_MS = 360000,	   /* for an operation to end; the keeper has deadlines of its own */
+	CALL_BODY_MAX = 512 * 1024 * 1024, /* a dump of 50,000 workloads has 50 MB */
+	CALL_WHY_MAX = 1280,
+};
+
+struct call_answer {
+	int status;
+	char *body; /* malloc'ed, terminated */
+	size_t len;
+};
+
+/* One HTTP request over RUN_DIR/SOCKET. `body` may be NULL. 0, or -errno with a line in `why`. */
+int call(const char *run_dir, const char *socket, const char *method, const char *path, const char *body,
+	 struct call_answer *out, char why[CALL_WHY_MAX]);
+/* The same, for JSON; a status of 400 or more is an error that says what the answer said. NULL with `why`. */
+json_t *call_json(const char *run_dir, const char *socket, const char *method, const char *path, json_t *body,
+		  char why[CALL_WHY_MAX]);
+/* Starts an operation of the keeper and waits for its end. 0 or -errno with a line in `why`. Takes `body` over.
+ * `progress`: said on stderr while it takes long; NULL: nothing is. */
+int call_operation(const char *run_dir, const char *path, json_t *body, const char *progress, char why[CALL_WHY_MAX]);
+
+/* Asks every tunnel that drains; its answer is borrowed. */
+int draining_each(const char *run_dir, const char *path, void (*each)(void *arg, int process, json_t *answer),
+		  void *arg);
+/* Adds "connections" to those of the keeper's list that drain. */
+void draining_connections(const char *run_dir, json_t *generations);
+/* Starts the tunnel anew; `wait`: until the older ones have ended. What came of it, or NULL with a line in `why`. */
+json_t *upgrade_run(const char *run_dir, bool wait, char why[CALL_WHY_MAX]);
+
+void show_status(json_t *keeper);
+void show_pods(json_t *keeper);
+void show_drops(json_t *keeper, bool all);
+void show_workloads(json_t *dump);
+void show_connections(json_t *dump);
+void show_upgrade(json_t *result);
+void show_certificates(json_t *dump);
+void show_crl(json_t *crl); /* a line of the status; nothing where none are in use */
+
+/* For --json: what the tunnel's dump says of these, with the dump's own names. New references. */
+json_t *pick_tunnel(json_t *dump);
+json_t *pick_workloads(json_t *dump);
+json_t *pick_connections(json_t *dump);
+/* Adds those of a tunnel that drains, with its "process". */
+void pick_draining(void *connections, int process, json_t *dump);
+json_t *pick_certificates(json_t *dump);
+
+/* Tables and fields, for what shows them. Texts of absent fields are "". */
+enum { COLUMNS_MAX = 8 };
+struct table {
+	unsigned columns, n, cap;
+	size_t width[COLUMNS_MAX];
+	char **cell; /* row by row, the heading first */
+};
+struct table table_begin(unsigned columns, const char *const *headings);
+void table_add(struct table *t, const char *text);
+void table_cell(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Prints and frees it; `none` stands for a table without rows. */
+void table_end(struct table *t, const char *none);
+const char *text_of(json_t *o, const char *key);
+long long number_of(json_t *o, const char *key);

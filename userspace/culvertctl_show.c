@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Owns what culvertctl shows to people: aligned tables, headings in bold on a terminal. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "culvertctl.h"
+
+enum { CELL_MAX = 512 };
+
+/* --- tables --------------------------------------------------------------------------------------------- */
+
+void table_add(struct table *t, const char *text)
+{
+	size_t len = strlen(text);
+
+	if (t->n == t->cap) {
+		unsigned cap = t->cap ? 2 * t->cap : 64;
+		char **cell = realloc(t->cell, cap * sizeof *cell);
+
+		if (!cell)
+			abort();
+		t->cell = cell;
+		t->cap = cap;
+	}
+	if (len > t->width[t->n % t->columns])
+		t->width[t->n % t->columns] = len;
+	t->cell[t->n++] = strdup(*text ? text : "-");
+}
+
+void table_cell(struct table *t, const char *fmt, ...)
+{
+	char text[CELL_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	table_add(t, text);
+}
+
+struct table table_begin(unsigned columns, const char *const *headings)
+{
+	struct table t = {.columns = columns};
+
+	for (unsigned i = 0; i < columns; i++)
+		table_add(&t, headings[i]);
+	return t;
+}
+
+void table_end(struct table *t, const char *none)
+{
+	bool bold = isatty(STDOUT_FILENO);
+
+	if (t->n <= t->columns)
+		printf("%s\n", none);
+	for (unsigned i = 0; i < t->n; i++) {
+		unsigned c = i % t->columns;
+
+		if (t->n > t->columns)
+			printf("%s%-*s%s%s", bold && i < t->columns ? "\033[1m" : "",
+			       c + 1 < t->columns ? (int)t->width[c] : 0, t->cell[i],
+			       bold && i < t->columns ? "\033[0m" : "", c + 1 < t->columns ? "  " : "\n");
+		free(t->cell[i]);
+	}
+	free(t->cell);
+}
+
+/* --- fields --------------------------------------------------------------------------------------------- */
+
+const char *text_of(json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+long long number_of(json_t *o, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(o, key));
+}
+
+static bool flag_of(json_t *o, const char *key)
+{
+	return json_is_true(json_object_get(o, key));
+}
+
+/* "a, b"; objects by their field `key`. */
+static const char *joined(json_t *list, const char *key, char buf[CELL_MAX])
+{
+	size_t len = 0, i;
+	json_t *v;
+
+	buf[0] = '\0';
+	json_array_foreach(list, i, v)
+	{
+		const char *s = key ? text_of(v, key) : json_string_value(v);
+		int n = snprintf(buf + len, CELL_MAX - len, "%s%s", len ? "," : "", s ? s : "");
+
+		if (n < 0 || len + (size_t)n >= CELL_MAX)
+			break;
+		len += (size_t)n;
+	}
+	return buf;
+}
+
+/* --- the keeper's --------------------------------------------------------------------------------------- */
+
+static const char *duration(long long s, char buf[32])
+{
+	if (s < 120)
+		snprintf(buf, 32, "%lld s", s);
+	else if (s < 7200)
+		snprintf(buf, 32, "%lld min", s / 60);
+	else
+		snprintf(buf, 32, "%lld h", s / 3600);
+	return buf;
+}
+
+static void show_generation(json_t *g)
+{
+	bool drains = !strcmp(text_of(g, "state"), "draining");
+	char buf[32];
+
+	printf("process %-6lld %s", number_of(g, "pid"), text_of(g, "state"));
+	if (drains && json_object_get(g, "connections"))
+		printf(" %lld connections", number_of(g, "connections"));
+	if (json_object_get(g, "ageSeconds"))
+		printf(", up %s, %s%s", duration(number_of(g, "ageSeconds"), buf), text_of(g, "program"),
+		       flag_of(g, "current") ? "" : " (replaced since)");
+	putchar('\n');
+}
+
+static void show_generations(json_t *list)
+{
+	json_t *g;
+	size_t i;
+
+	json_array_foreach(list, i, g) show_generation(g);
+}
+
+void show_upgrade(json_t *result)
+{
+	show_generations(json_object_get(result, "generations"));
+}
+
+static void show_tunnel(json_t *t)
+{
+	const char *is = flag_of(t, "connected") ? "connected" : number_of(t, "pid") ? "connecting" : "NOT connected";
+
+	printf("tunnel         %s", is);
+	if (number_of(t, "pid"))
+		printf(", process %lld%s", number_of(t, "pid"), flag_of(t, "ours") ? "" : ", opens its own sockets");
+	if (number_of(t, "connections") > 1)
+		printf(", %lld connections", number_of(t, "connections"));
+	if (flag_of(t, "supervised"))
+		printf(", run by this keeper (%s%lld restarts)", flag_of(t, "adopted") ? "taken over, " : "",
+		       number_of(t, "restarts"));
+	putchar('\n');
+	if (json_array_size(json_object_get(t, "generations")) > 1 || flag_of(t, "supervised"))
+		show_generations(json_object_get(t, "generations"));
+	if (*text_of(json_object_get(t, "upgrades"), "trouble"))
+		printf("upgrade        the last one FAILED: %s\n", text_of(json_object_get(t, "upgrades"), "trouble"));
+}
+
+static void show_kubernetes(json_t *k)
+{
+	if (!json_is_object(k))
+		return;
+	printf("kubernetes     %s, %lld pods here, %lld in the mesh",
+	       flag_of(k, "connected") ? "connected" : "NOT connected", number_of(k, "pods"), number_of(k, "inMesh"));
+	if (number_of(k, "notEnrolledYet"))
+		printf(", of these %lld not enrolled yet", number_of(k, "notEnrolledYet"));
+	printf("%s%s\n", *text_of(k, "trouble") ? ": " : "", text_of(k, "trouble"));
+}
+
+static void show_installation(json_t *i)
+{
+	const char *path = text_of(i, "path"), *trouble = text_of(i, "trouble");
+
+	if (json_is_object(i))
+		printf("installation   %s%s%s%s\n", flag_of(i, "ready") ? path : "NOT valid", *trouble ? ": " : "",
+		       trouble, flag_of(i, "ready") && !*trouble ? ", valid" : "");
+}
+
+/* What the kernel does of TLS, feature by feature. */
+static void show_ktls(json_t *ktls)
+{
+	json_t *f;
+	size_t i;
+
+	if (!json_is_object(ktls))
+		return;
+	printf("kTLS           %s\n", text_of(ktls, "mode"));
+	json_array_foreach(json_object_get(ktls, "features"), i, f)
+		printf("kTLS %-9s %s%s\n", text_of(f, "name"),
+		       flag_of(f, "available") ? "available" : "not used: ", text_of(f, "reason"));
+}
+
+static void show_istiod(json_t *x)
+{
+	if (!json_is_object(x))
+		return;
+	printf("istiod         %s since %s, %s%s\n", flag_of(x, "connected") ? "connected" : "NOT connected",
+	       text_of(x, "since"), text_of(x, "address"),
+	       flag_of(x, "complete") ? "" : "; the mesh is not complete yet, pods have to wait");
+	if (*text_of(x, "lastError"))
+		printf("istiod         last error: %s\n", text_of(x, "lastError"));
+	if (*text_of(x, "refused"))
+		printf("istiod         last refusal: %s\n", text_of(x, "refused"));
+}
+
+void show_status(json_t *k)
+{
+	json_t *pods = json_object_get(k, "pods"), *state = json_object_get(k, "tunnelState");
+	bool bpf = strcmp(text_of(k, "steering"), "bpf") == 0;
+	char buf[32];
+
+	printf("culvert        %s, keeper process %lld, up %s\n", text_of(k, "version"), number_of(k, "pid"),
+	       duration(number_of(k, "uptimeSeconds"), buf));
+	printf("run directory  %s\n", text_of(k, "runDir"));
+	printf("steering       %s%s\n", text_of(k, "steering"), !bpf ? "" : flag_of(k, "tcx") ? " (tcx)" : " (clsact)");
+	if (bpf) {
+		printf("pins           %s\n", text_of(k, "bpfDir"));
+		printf("agent's mark   %s\n", flag_of(k, "markOnly")
+						      ? "counts alone: cgroups cannot be told apart here, so "
+							"CAP_NET_RAW can leave the mesh"
+						      : "bound to the agent's cgroups");
+		printf("kubelet        %s%s%s\n", flag_of(k, "kubeletExempt") ? "its probes pass" : "not exempt",
+		       *text_of(k, "kubelet") ? ": " : "", text_of(k, "kubelet"));
+	}
+	printf("pods           %lld enrolled", number_of(pods, "enrolled"));
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const states[] = {"joining", "recovering", "leaving"};
+
+		if (number_of(pods, states[i]))
+			printf(", %lld %s", number_of(pods, states[i]), states[i]);
+	}
+	putchar('\n');
+	show_tunnel(json_object_get(k, "tunnel"));
+	show_kubernetes(json_object_get(k, "kubernetes"));
+	show_installation(json_object_get(k, "installation"));
+	show_ktls(json_object_get(state, "ktls"));
+	show_istiod(json_object_get(state, "xds"));
+	show_crl(json_object_get(state, "crl"));
+	if (json_is_object(state))
+		printf("mesh           %lld workloads, %lld services, %lld policies, %lld certificates, %lld "
+		       "connections\n",
+		       number_of(state, "workloads"), number_of(state, "services"), number_of(state, "policies"),
+		       number_of(state, "certificates"), number_of(state, "connections"));
+	else
+		printf("mesh           unknown: %s\n", text_of(k, "tunnelTrouble"));
+}
+
+void show_pods(json_t *k)
+{
+	static const char *const headings[] = {"NAMESPACE", "NAME",    "SERVICEACCOUNT", "STATE",
+					       "STEERING",  "DEVICES", "DIRECT",	 "UID"};
+	struct table t = table_begin(8, headings);
+	char buf[CELL_MAX];
+	json_t *pod;
+	size_t i;
+
+	json_array_foreach(json_object_get(k, "pods"), i, pod)
+	{
+		table_add(&t, text_of(pod, "namespace"));
+		table_add(&t, text_of(pod, "name"));
+		table_add(&t, text_of(pod, "serviceAccount"));
+		table_add(&t, text_of(pod, "state"));
+		table_add(&t, text_of(pod, "steering"));
+		table_add(&t, joined(json_object_get(pod, "devices"), "name", buf));
+		table_cell(&t, "%lld", number_of(pod, "existingConnections"));
+		table_add(&t, text_of(pod, "uid"));
+	}
+	table_end(&t, "no pod is enrolled; see culvertctl enrol --help");
+	json_array_foreach(json_object_get(k, "pods"), i, pod) if (*text_of(pod, "trouble"))
+		printf("%s/%s: %s\n", text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "trouble"));
+}
+
+void show_drops(json_t *k, bool all)
+{
+	static const char *const headings[] = {"POD", "REASON", "COUNT", "MEANING"};
+	struct table t = table_begin(4, headings);
+	json_t *pod, *c;
+	size_t i, j;
+
+	json_array_foreach(json_object_get(k, "pods"), i, pod)
+		json_array_foreach(json_object_get(pod, "counters"), j, c)
+	{
+		if (!all && (strcmp(text_of(c, "kind"), "drop") != 0 || !number_of(c, "value")))
+			continue;
+		table_cell(&t, "%s/%s", text_of(pod, "namespace"), text_of(pod, "name"));
+		table_add(&t, text_of(c, "name"));
+		table_cell(&t, "%lld", number_of(c, "value"));
+		table_add(&t, text_of(c, "help"));
+	}
+	table_end(&t, all ? "no pod is steered" : "nothing was dropped (--all shows every counter)");
+}
+
+/* --- the tunnel's --------------------------------------------------------------------------------------- */
+
+/* Calls `each` for every live connection of the dump. */
+static void each_connection(json_t *dump, void (*each)(void *arg, json_t *info, const char *direction, json_t *c),
+			    void *arg)
+{
+	static const char *const directions[] = {"inbound", "outbound"};
+	json_t *state, *c;
+	const char *uid;
+	size_t i;
+
+	json_object_foreach(json_object_get(dump, "workloadState"), uid, state) for (unsigned d = 0; d < 2; d++)
+		json_array_foreach(json_object_get(json_object_get(state, "connections"), directions[d]), i, c)
+			each(arg, json_object_get(state, "info"), directions[d], c);
+}
+
+/* Who carries a tunnel's records. */
+static const char *carrier(json_t *tls)
+{
+	bool tx = !strcmp(text_of(tls, "tx"), "kernel"), rx = !strcmp(text_of(tls, "rx"), "kernel");
+
+	return !tls ? "" : tx && rx ? "kernel" : tx ? "kernel tx" : rx ? "kernel rx" : "user";
+}
+
+static void connection_row(void *arg, json_t *info, const char *direction, json_t *c)
+{
+	struct table *t = arg;
+	const char *original = text_of(c, "originalDst"), *actual = text_of(c, "actualDst");
+
+	table_cell(t, "%s/%s", text_of(info, "namespace"), text_of(info, "name"));
+	table_add(t, direction);
+	table_add(t, text_of(c, "src"));
+	table_add(t, *original ? original : actual);
+	table_add(t, actual);
+	table_add(t, text_of(c, "protocol"));
+	table_add(t, carrier(json_object_get(c, "tls")));
+	table_add(t, text_of(json_object_get(c, "tls"), "cipher"));
+}
+
+void show_connections(json_t *dump)
+{
+	static const char *const headings[] = {"POD",	     "DIRECTION", "SOURCE",  "DESTINATION",
+					       "CARRIED TO", "PROTOCOL",  "RECORDS", "CIPHER"};
+	struct table t = table_begin(8, headings);
+
+	each_connection(dump, connection_row, &t);
+	table_end(&t, "no connection");
+}
+
+static void connection_pick(void *arg, json_t *info, const char *direction, json_t *c)
+{
+	json_t *o = json_deep_copy(c);
+
+	json_object_set_new(o, "direction", json_string(direction));
+	json_object_set(o, "pod", info);
+	json_array_append_new(arg, o);
+}
+
+json_t *pick_connections(json_t *dump)
+{
+	json_t *list = json_array();
+
+	each_connection(dump, connection_pick, list);
+	return json_pack("{so}", "connections", list);
+}
+
+void pick_draining(void *connections, int process, json_t *dump)
+{
+	size_t before = json_array_size(connections);
+	json_t *c;
+	size_t i;
+
+	each_connection(dump, connection_pick, connections);
+	json_array_foreach(connections, i, c) if (i >= before) json_object_set_new(c, "process", json_integer(process));
+}
+
+void show_workloads(json_t *dump)
+{
+	static const char *const headings[] = {"NAMESPACE", "NAME",   "ADDRESSES",     "NODE",
+					       "PROTOCOL",  "STATUS", "SERVICEACCOUNT"};
+	struct table t = table_begin(7, headings);
+	char buf[CELL_MAX];
+	json_t *w;
+	size_t i;
+
+	json_array_foreach(json_object_get(dump, "workloads"), i, w)
+	{
+		table_add(&t, text_of(w, "namespace"));
+		table_add(&t, text_of(w, "name"));
+		table_add(&t, joined(json_object_get(w, "workloadIps"), NULL, buf));
+		table_add(&t, text_of(w, "node"));
+		table_add(&t, text_of(w, "protocol"));
+		table_add(&t, text_of(w, "status"));
+		table_add(&t, text_of(w, "serviceAccount"));
+	}
+	table_end(&t, "the tunnel knows no workload");
+}
+
+json_t *pick_workloads(json_t *dump)
+{
+	json_t *list = json_object_get(dump, "workloads");
+
+	return list ? json_pack("{sO}", "workloads", list) : json_pack("{s[]}", "workloads");
+}
+
+static void connection_count(void *arg, json_t *info, const char *direction, json_t *c)
+{
+	++*(int *)arg;
+}
+
+json_t *pick_tunnel(json_t *dump)
+{
+	int connections = 0;
+
+	each_connection(dump, connection_count, &connections);
+	return json_pack("{sO* sO* sO* si si si si si}", "crl", json_object_get(dump, "crl"), "ktls",
+			 json_object_get(dump, "ktls"), "xds", json_object_get(dump, "xds"), "workloads",
+			 (int)json_array_size(json_object_get(dump, "workloads")), "services",
+			 (int)json_array_size(json_object_get(dump, "services")), "policies",
+			 (int)json_array_size(json_object_get(dump, "policies")), "certificates",
+			 (int)json_array_size(json_object_get(dump, "certificates")), "connections", connections);
+}

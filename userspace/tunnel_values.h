@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Values of the configuration as text. All return 0 or -EINVAL. */
+#pragma once
+
+/* Decimal, up to INT_MAX. */
+int value_number(const char *s, unsigned long *out);
+/* Sums of number and unit, as "1h30m" or "3m+31"; seconds where no unit is given. Milliseconds, up to INT_MAX. */
+int value_duration(const char *s, unsigned long *ms);
+/* The same in seconds, however long. */
+int value_seconds(const char *s, double *out);
+/* Kubernetes quantities of CPU, rounded up: "2", "1.5", "500m". */
+int value_cpus(const char *s, unsigned long *out);
