@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A peer with a valid certificate and bad intentions, and strangers without one: bounded memory, deadlines, GOAWAY on
+floods, rate-limited log lines; meanwhile another client is served."""
+import contextlib
+import os
+import resource
+import ssl
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+from lib import agents, h2, traffic
+from lib.bed import fixture, kinds, not_ztunnel, pair
+from lib.net import scale
+from lib.rows import Table, check, equal, until
+
+T = Table(__file__)
+GROWTH_MAX = 48 << 20    # bytes that any attack of these may cost
+HANDSHAKE_MAX = 40       # seconds until a peer that says nothing is gone
+SECONDS = 3              # of each flood
+LOG_LINES = 100          # a second, of all kinds of refusal
+
+
+def one_deny(bed):
+    bed.mesh.policy("no-9001", "Deny", [[[{"destinationPorts": [9001]}]]], ["b1"])
+
+
+KIND = kinds()[0]
+BED = fixture(KIND, KIND, prepare=one_deny)
+
+
+def resident(pid, what):
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(x.split()[1]) << 10 for x in f if x.startswith(what))
+
+
+@contextlib.contextmanager
+def watched(bed):
+    """The server's agent stays small and alive, and serves another client during and after. What counts is the most
+    that it ever held."""
+    agent = bed.b1.node.agent
+    pid = agent.tunnel_pid()
+    with open(f"/proc/{pid}/clear_refs", "w") as f:
+        f.write("5")  # VmHWM begins anew
+    before = resident(pid, "VmRSS:")
+    with pair(bed.a1, bed.b1, port=8099) as (c, s):
+        traffic.echo(c, s)
+        yield
+        grown = resident(pid, "VmHWM:") - before
+        traffic.echo(c, s)
+    with pair(bed.a1, bed.b1, port=8098) as (c, s):
+        traffic.echo(c, s)
+    equal(agent.tunnel_pid(), pid, "the process that serves")
+    check(grown < GROWTH_MAX or agents.sanitized(), f"grew by {grown >> 20} MiB")
+
+
+def attacker(bed):
+    return h2.Client(bed.u1, bed.b1.ip4, bed.ca, bed.cert(bed.a2.spiffe))
+
+
+def frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def flood(h, block, seconds=SECONDS):
+    """Sends it for a while or until the peer has had enough; False if the connection was ended."""
+    h.tls.settimeout(1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            h.tls.sendall(block)
+        except TimeoutError:
+            return True  # it takes no more: bounded
+        except (OSError, ssl.SSLError):
+            return False
+    return True
+
+
+def ended(h):
+    """GOAWAY, or the end of the connection."""
+    h.tls.settimeout(5)
+    try:
+        while h.event()[0] != h2.GOAWAY:
+            pass
+    except TimeoutError:
+        return False
+    except (OSError, ssl.SSLError):
+        pass
+    return True
+
+
+@T.row(f"{KIND}/one-byte-data-frames", BED)
+def tiny(bed):
+    not_ztunnel(bed, "holds 214 bytes for each byte")
+    with watched(bed), bed.b1.listen(8080, rcvbuf=1 << 16) as listener, attacker(bed) as h:
+        stream = h.connect(f"{bed.b1.ip4}:8080")
+        s, _ = listener.accept()
+        with s:
+            equal(h.status(stream), "200", "status")
+            flood(h, frame(h2.DATA, 0, stream, b"x") * 5000, 6)
+
+
+@T.row(f"{KIND}/empty-data-frames", BED)
+def empty(bed):
+    not_ztunnel(bed, "holds 280 bytes for each empty frame")
+    with watched(bed), bed.b1.listen(8080, rcvbuf=1 << 16) as listener, attacker(bed) as h:
+        stream = h.connect(f"{bed.b1.ip4}:8080")
+        s, _ = listener.accept()
+        with s:
+            equal(h.status(stream), "200", "status")
+            h.fill(stream)
+            flood(h, frame(h2.DATA, 0, stream) * 5000, 6)
+
+
+@T.row(f"{KIND}/stalled-uploads", BED)
+def uploads(bed):
+    """Ten connections of four streams, each as much as its windows take, to an application that reads nothing."""
+    not_ztunnel(bed, "holds 16 MiB a connection")
+    with watched(bed), contextlib.ExitStack() as stack:
+        listener = stack.enter_context(bed.b1.listen(8080, rcvbuf=1 << 16))
+        fills = []
+        for _ in range(10):
+            h = stack.enter_context(attacker(bed))
+            streams = []
+            for _ in range(4):
+                streams.append(h.connect(f"{bed.b1.ip4}:8080"))
+                stack.enter_context(listener.accept()[0])
+                equal(h.status(streams[-1]), "200", "status")
+            fills.append(traffic.Task(h.fill, *streams))
+        for t in fills:
+            check(t.result() > 0, "nothing was taken")
+
+
+FLOODS = [
+    ("settings", lambda h: frame(h2.SETTINGS, 0, 0)),
+    ("ping", lambda h: frame(h2.PING, 0, 0, bytes(8))),
+    ("priority", lambda h: frame(2, 0, 1, bytes(5))),
+    ("window-update", lambda h: frame(h2.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1))),
+    ("unknown-frame", lambda h: frame(0xBB, 0, 0, b"")),
+]
+
+
+def control_flood(bed, block):
+    not_ztunnel(bed, "answers floods of control frames for ever")
+    with watched(bed), attacker(bed) as h:
+        flood(h, block(h) * 5000)
+        check(ended(h), "neither GOAWAY nor the connection's end")
+
+
+for name, block in FLOODS:
+    T.row(f"{KIND}/flood-{name}", BED, block)(control_flood)
+
+
+@T.row(f"{KIND}/rapid-reset", BED)
+def rapid_reset(bed):
+    with watched(bed), bed.b1.listen(8080), attacker(bed) as h:
+        block = b""
+        fields = h2.header_block([(":method", "CONNECT"), (":authority", f"{bed.b1.ip4}:8080")])
+        for stream in range(1, 20001, 2):
+            block += frame(h2.HEADERS, h2.END_HEADERS, stream, fields) + frame(h2.RST_STREAM, 0, stream, bytes(4))
+        flood(h, block, 0.1)
+        check(ended(h), "neither GOAWAY nor the connection's end")
+
+
+@T.row(f"{KIND}/continuation-flood", BED)
+def continuation(bed):
+    with watched(bed), attacker(bed) as h:
+        h.wire.send(h2.HEADERS, 0, 1, h2.header_block([(":method", "CONNECT")]))
+        flood(h, frame(9, 0, 1, h2.header_block([("x-a", "b" * 1000)])) * 1000)
+        check(ended(h), "neither GOAWAY nor the connection's end")
+
+
+@T.row(f"{KIND}/header-list-too-large", BED)
+def large_headers(bed):
+    with watched(bed), attacker(bed) as h:
+        fields = [(":method", "CONNECT"), (":authority", f"{bed.b1.ip4}:8080")]
+        block = h2.header_block(fields + [(f"x-{i}", "v" * 1000) for i in range(80)])
+        parts = [block[i:i + 16384] for i in range(0, len(block), 16384)]
+        h.wire.send(h2.HEADERS, 0, 1, parts[0])
+        for i, part in enumerate(parts[1:], 2):
+            h.wire.send(9, h2.END_HEADERS if i == len(parts) else 0, 1, part)
+        try:
+            got = h.status(1)
+        except (OSError, ssl.SSLError):
+            return
+        check(got in ("431", "400") or got.startswith("RST"), f"status {got}")
+
+
+def strangers(bed, count, say):
+    """Connections that stop somewhere before the first request are ended by the agent."""
+    not_ztunnel(bed, "waits for ever")
+    with watched(bed), contextlib.ExitStack() as stack:
+        begin = time.monotonic()
+        socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(count)]
+        socks = [say(bed, s, stack) for s in socks]
+        for s in socks:
+            s.settimeout(max(0.1, HANDSHAKE_MAX - (time.monotonic() - begin)))
+            try:
+                while s.recv(4096):
+                    pass
+            except TimeoutError:
+                raise AssertionError(f"still open after {HANDSHAKE_MAX} s") from None
+            except (OSError, ssl.SSLError):
+                pass
+
+
+def silent(bed, s, stack):
+    return s
+
+
+def half_hello(bed, s, stack):
+    s.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
+    return s
+
+
+def tls_only(bed, s, stack):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(*certificate(bed))
+    return stack.enter_context(context.wrap_socket(s))
+
+
+@T.row(f"{KIND}/half-hellos-keep-nobody-out", BED)
+def crowd(bed):
+    """More handshakes that get stuck than an agent has room for; others are served beside them, and memory is bounded."""
+    not_ztunnel(bed, "has no bound")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    stuck = scale.count(3000, 600)
+    with watched(bed), contextlib.ExitStack() as stack:
+        for _ in range(stuck):
+            half_hello(bed, stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)), stack)
+        for _ in range(3):
+            begin = time.monotonic()
+            with attacker(bed) as h:
+                equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
+            took = time.monotonic() - begin
+            check(took < 5, f"a handshake beside {stuck} that are stuck took {took:.1f} s")
+
+
+def certificate(bed):
+    if not hasattr(bed, "attackers_certificate"):
+        bed.attackers_certificate = bed.cert(bed.a2.spiffe)
+    return bed.attackers_certificate
+
+
+for name, say, count in (("silent-connections", silent, scale.count(500, 50)),
+                         ("half-a-client-hello", half_hello, scale.count(500, 50)),
+                         ("tls-without-preface", tls_only, scale.count(50, 10))):
+    T.row(f"{KIND}/{name}", BED, count, say)(strangers)
+
+
+@T.row(f"{KIND}/refusals-are-rate-limited-in-the-log", BED)
+def refusals(bed):
+    not_ztunnel(bed, "writes a line for each")
+    agent = bed.b1.node.agent
+    since, count, begin = len(agent.log()), 3000, time.monotonic()
+    with watched(bed), bed.b1.listen(9001), attacker(bed) as h:
+        for i in range(count):
+            equal(h.status(h.connect(f"{bed.b1.ip4}:{9001 if i % 2 else 15001}")), ("503", "401")[i % 2], "status")
+    lines = agent.log()[since:].count("\n")
+    allowed = max(count / 4, LOG_LINES * (time.monotonic() - begin + 2))  # the second where refusals are slow: seconds that were begun
+    check(lines < allowed, f"{lines} lines for {count} refusals")
+
+
+@T.row(f"{KIND}/garbage-instead-of-http2", BED)
+def garbage(bed):
+    """Random bytes after the preface, many times: the process lives."""
+    with watched(bed):
+        for _ in range(50):
+            with attacker(bed) as h, contextlib.suppress(OSError, ssl.SSLError):
+                h.tls.sendall(os.urandom(2000))
+                h.tls.settimeout(0.1)
+                h.event()
+
+
+@T.row(f"{KIND}/garbage-instead-of-tls", BED)
+def garbage_tls(bed):
+    with watched(bed):
+        for first in b"\x16\x03\x01", b"\x16\x03\x03\xff\xff", b"\x80\x2e\x01", b"":
+            for _ in range(20):
+                with bed.u1.connect(bed.b1.ip4, 15008) as s, contextlib.suppress(OSError):
+                    s.sendall(first + os.urandom(500))
+                    s.settimeout(1)
+                    s.recv(100)
+
+
+if __name__ == "__main__":
+    T.main()

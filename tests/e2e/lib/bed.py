@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A test bed: the network of net.py, a CA, the mesh file, an agent on each node, all mesh pods enrolled."""
+import contextlib
+import os
+import sys
+
+from . import agents, pki, traffic
+from .mesh import Mesh
+from .net import PATIENCE, Network, folder
+from .rows import Skip
+
+VIP4, VIP6 = "10.72.0.1", "fd72::1"
+
+
+class Bed:
+    def __init__(self, kinds, env=None, pods=("a1", "a2", "b1", "b2"), prepare=None):
+        self.kinds, self.env, self.enrol, self.prepare = kinds, env or {}, pods, prepare
+        self.stack = contextlib.ExitStack()
+        self.agents, self.certs = [], {}
+
+    def __enter__(self):
+        if os.geteuid():
+            raise Skip("needs root for network namespaces")
+        try:
+            self._start()
+        except BaseException as e:
+            if not isinstance(e, Skip):
+                self.explain()
+            self.stack.close()
+            raise
+        return self
+
+    def _start(self):
+        self.folder = self.stack.enter_context(folder("e2e"))
+        self.net = self.stack.enter_context(Network())
+        self.ca = pki.Ca(self.folder)
+        self.pod = self.net.pods
+        for name, pod in self.pod.items():
+            setattr(self, name, pod)
+        self.mesh = Mesh(p for p in self.pod.values() if p.mesh)
+        self.host = self.mesh.service("web", [VIP4, VIP6], {80: 8080}, ["b1", "b2"])
+        if self.prepare:
+            self.prepare(self)
+        self.mesh.save(f"{self.folder}/mesh.yaml")
+        self.stack.callback(lambda: together(a.close for a in self.agents))
+        for node, kind in zip(self.net.nodes, self.kinds):
+            if kind is None:  # a node whose pods are served by hand
+                continue
+            node.agent = agents.make(kind, node, self.folder, self.ca)
+            env = node.agent.env | self.env
+            node.agent.env = {k: v for k, v in env.items() if v is not None}
+            self.agents.append(node.agent)
+        together(lambda a=a: self._serve(a) for a in self.agents)
+
+    def _serve(self, agent):
+        agent.start()
+        for pod in agent.node.pods:
+            if pod.name in self.enrol:
+                agent.enrol(pod)
+
+    def __exit__(self, *exc):
+        self.stack.close()
+
+    def explain(self):
+        """After a failed row: the ends of the logs, to stderr."""
+        for agent in self.agents:
+            if os.path.exists(agent.log_path) and os.environ.get("E2E_LOGS"):
+                print(f"--- {agent.node.name}\n" + "\n".join(agent.log().splitlines()[-int(os.environ["E2E_LOGS"]):]),
+                      file=sys.stderr)
+
+    def cert(self, spiffe, **kw):
+        key = (spiffe, *sorted(kw.items()))
+        if key not in self.certs:  # three processes each
+            self.certs[key] = self.ca.leaf(f"URI:{spiffe}", **kw)
+        return self.certs[key]
+
+
+def together(functions):
+    """At the same time, in threads; all have ended when this returns or raises."""
+    tasks = [traffic.Task(f) for f in functions]
+    try:
+        for t in tasks:
+            t.result()
+    finally:
+        for t in tasks:
+            t.join(60)
+
+
+def fixture(*kinds, **kw):
+    """A zero-argument context manager for rows.Table.row()."""
+
+    def make():
+        return Bed(kinds, **kw)
+
+    return make
+
+
+def kinds():
+    """The agents that the core rows run on; E2E_KINDS="ztunnel" runs them on a peer instead."""
+    return os.environ.get("E2E_KINDS", "culvert culvert-iptables dropin").split()
+
+
+@contextlib.contextmanager
+def pair(client, server, port=8080, v6=False, to=None, listener=None, **kw):
+    """An established connection through the mesh: (client's end, server's end)."""
+    own = listener or server.listen(port)
+    c = s = None
+    try:
+        c = client.connect(to or server.ip(v6), port, **kw)
+        s, _ = own.accept()
+        s.settimeout(PATIENCE)
+        yield c, s
+    finally:
+        for x in (c, s, None if listener else own):
+            if x:
+                x.close()
+
+
+def not_ztunnel(bed, why):
+    """For rows that ask more than ztunnel does; E2E_DEFECTS=1 runs them there all the same, to see them fail."""
+    if {"ztunnel", "split-ztunnel"} & set(bed.kinds) and not os.environ.get("E2E_DEFECTS"):
+        raise Skip(f"ztunnel {why}")
