@@ -1,0 +1,44 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs test programs one after the other, each under its name, and fails if one of them fails.
+#   run.sh [-a "ARGUMENTS"] [-w "WRAPPER"] FILE...
+# RETRY=1 (what CI sets) gives a program that failed a second run: if that passes, its failed rows are listed as
+# "unsteady ROW", which the summary of check.sh counts and shows; a row that fails twice is a failure.
+set -u
+args="" wrap=""
+while getopts a:w: o; do
+	case $o in a) args=$OPTARG ;; w) wrap=$OPTARG ;; *) exit 2 ;; esac
+done
+shift $((OPTIND - 1))
+export B="${B:-build}"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 130' INT TERM HUP
+
+# The output goes through at once; the status is kept in a file, since the pipe would hide it.
+once() {
+	{
+		# shellcheck disable=SC2086
+		$wrap "$1" $args 2>&1
+		echo $? >"$tmp/rc"
+	} | tee -i "$tmp/out"
+	return "$(cat "$tmp/rc")"
+}
+
+failed=0
+for t in "$@"; do
+	printf '%s\n' "$t"
+	once "$t"
+	case $? in
+	0 | 77) continue ;; # 77: no row of this file has a name that was asked for
+	130) exit 130 ;;
+	esac
+	sed -n 's/^FAIL \([^ :]*\).*/unsteady \1/p; s/^\[ *FAILED *\] \([a-z][a-z0-9_]*\).*/unsteady \1/p' "$tmp/out" |
+		sort -u >"$tmp/rows"
+	if [ "${RETRY:-}" = 1 ] && [ -s "$tmp/rows" ] && printf '# %s: again\n' "$t" && once "$t"; then
+		cat "$tmp/rows"
+	else
+		failed=1
+	fi
+done
+exit $failed
