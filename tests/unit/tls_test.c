@@ -580,7 +580,7 @@ static void test_early_data(void **state)
 {
 	struct tls_id *id = good_id(SAN(GOOD));
 
-	for (int cut = 0; cut < 140; cut++)
+	for (int cut = 0; cut < 140; cut += backend_stride())
 		early_data_cut(id, cut);
 	tls_id_unref(id);
 }
