@@ -717,8 +717,8 @@ ENDS = [
     ("the-daemonset-is-there", {"metadata": {}}, None, {}, True, 1),
     ("the-daemonset-is-gone", 404, None, {}, False, 1),
     ("the-daemonset-is-being-deleted", {"metadata": {"deletionTimestamp": "2026-11-26T00:00:00Z"}}, None, {}, False, 1),
-    ("our-account-is-gone", 401, None, {}, False, 1),
-    ("our-role-is-gone", 403, None, {}, False, 1),
+    ("our-account-is-refused", 401, None, {}, True, 3),
+    ("our-role-is-not-enough", 403, None, {}, True, 3),
     ("the-node-is-still-wanted", AFFINITY, None, {}, True, 1),
     ("the-node-is-not-wanted-any-more", AFFINITY, LABELS, {}, False, 1),
     ("the-node-cannot-be-asked-for", AFFINITY, 403, {}, True, 3),
@@ -727,7 +727,7 @@ ENDS = [
     ("not-a-safe-upgrade", {"metadata": {}}, None, {"AMBIENT_DISABLE_SAFE_UPGRADE": "true"}, False, 0),
     ("without-our-namespace", 404, None, {"POD_NAMESPACE": ""}, True, 0),
     ("owned-and-gone", 404, None, {"ISTIO_OWNED_CNI_CONFIG": "true"}, False, 1),
-    ("owned-and-our-role-is-gone", 403, None, {"ISTIO_OWNED_CNI_CONFIG": "true"}, True, 3),
+    ("owned-and-our-role-is-not-enough", 403, None, {"ISTIO_OWNED_CNI_CONFIG": "true"}, True, 3),
 ]
 for name, daemonset, node, env, stays, questions in ENDS:
     @settled(f"ends/{name}", env=env)

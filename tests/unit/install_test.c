@@ -23,24 +23,19 @@ static const struct {
 	const char *name;
 	int status;
 	const char *daemonset;
-	bool owned;
 	enum install_future want;
 } futures[] = {
-	{"it is there", 200, "{'metadata': {}}", false, INSTALL_BY_NODE},
-	{"it is being deleted", 200, "{'metadata': {'deletionTimestamp': '2026-01-01T00:00:00Z'}}", false,
-	 INSTALL_GOES},
-	{"it is being deleted, owned", 200, "{'metadata': {'deletionTimestamp': '2026-01-01T00:00:00Z'}}", true,
-	 INSTALL_GOES},
-	{"it is not", 200, "{'metadata': {'deletionTimestamp': null}}", false, INSTALL_BY_NODE},
-	{"an answer that is no DaemonSet", 200, "[]", false, INSTALL_UNCLEAR},
-	{"gone", 404, NULL, false, INSTALL_GOES},
-	{"our account is gone", 401, NULL, false, INSTALL_GOES},
-	{"our role is gone", 403, NULL, false, INSTALL_GOES},
-	{"our role is gone, owned", 403, NULL, true, INSTALL_UNCLEAR},
-	{"no answer", 0, NULL, false, INSTALL_UNCLEAR},
-	{"the server is in trouble", 500, NULL, false, INSTALL_UNCLEAR},
-	{"the server is busy", 429, NULL, false, INSTALL_UNCLEAR},
-	{"somebody else's answer", 302, NULL, false, INSTALL_UNCLEAR},
+	{"it is there", 200, "{'metadata': {}}", INSTALL_BY_NODE},
+	{"it is being deleted", 200, "{'metadata': {'deletionTimestamp': '2026-01-01T00:00:00Z'}}", INSTALL_GOES},
+	{"it is not", 200, "{'metadata': {'deletionTimestamp': null}}", INSTALL_BY_NODE},
+	{"an answer that is no DaemonSet", 200, "[]", INSTALL_UNCLEAR},
+	{"gone", 404, NULL, INSTALL_GOES},
+	{"our account is refused", 401, NULL, INSTALL_UNCLEAR},
+	{"our role is not enough", 403, NULL, INSTALL_UNCLEAR},
+	{"no answer", 0, NULL, INSTALL_UNCLEAR},
+	{"the server is in trouble", 500, NULL, INSTALL_UNCLEAR},
+	{"the server is busy", 429, NULL, INSTALL_UNCLEAR},
+	{"somebody else's answer", 302, NULL, INSTALL_UNCLEAR},
 };
 
 /* With ' for ". */
@@ -63,7 +58,7 @@ static void test_futures(void **state)
 		json_t *o = object(futures[i].daemonset);
 
 		print_message("row: %s\n", futures[i].name);
-		assert_int_equal(install_future(futures[i].status, o, futures[i].owned), futures[i].want);
+		assert_int_equal(install_future(futures[i].status, o), futures[i].want);
 		json_decref(o);
 	}
 }

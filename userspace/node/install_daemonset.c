@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum install_future install_future(int status, const json_t *daemonset, bool owned)
+enum install_future install_future(int status, const json_t *daemonset)
 {
 	const json_t *deleted = json_object_get(json_object_get(daemonset, "metadata"), "deletionTimestamp");
 
@@ -16,12 +16,9 @@ enum install_future install_future(int status, const json_t *daemonset, bool own
 		if (!json_is_object(json_object_get(daemonset, "metadata")))
 			return INSTALL_UNCLEAR;
 		return deleted && !json_is_null(deleted) ? INSTALL_GOES : INSTALL_BY_NODE;
-	case 401: /* our account went with the rest */
 	case 404:
 		return INSTALL_GOES;
-	case 403: /* our role did, or there never was one */
-		return owned ? INSTALL_UNCLEAR : INSTALL_GOES;
-	default:
+	default: /* an account or role that is refused may have gone with the rest, or be in trouble only */
 		return INSTALL_UNCLEAR;
 	}
 }

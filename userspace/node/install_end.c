@@ -92,7 +92,7 @@ static void daemonset_answered(void *arg, const struct kube_reply *r)
 	in->call = NULL;
 	json_decref(in->daemonset);
 	in->daemonset = !r->err && r->status == 200 ? json_loadb(r->body, r->len, JSON_DECODE_INT_AS_REAL, NULL) : NULL;
-	switch (install_future(r->err ? 0 : r->status, in->daemonset, in->o.owned != NULL)) {
+	switch (install_future(r->err ? 0 : r->status, in->daemonset)) {
 	case INSTALL_GOES:
 		goes(in, r->status == 200 ? "the DaemonSet is being deleted" : r->why);
 		break;
