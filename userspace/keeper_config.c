@@ -10,6 +10,7 @@
 
 #include "base/addr.h"
 #include "base/log.h"
+#include "base/values.h"
 #include "base/version.h"
 #include "cni_abi.h"
 #include "ctl_abi.h"
@@ -89,34 +90,14 @@ enum { VALUES = sizeof values / sizeof *values };
 
 /* --- values --------------------------------------------------------------------------------------------- */
 
-/* Sums of number and unit, as "1h30m"; seconds without a unit. */
 static int parse_duration(const char *s, unsigned *ms)
 {
-	static const struct {
-		const char *unit;
-		double ms;
-	} units[] = {{"ms", 1}, {"s", 1e3}, {"m", 6e4}, {"h", 3.6e6}, {"", 1e3}};
-	double total = 0;
+	unsigned long v;
+	int e = value_duration(s, &v);
 
-	if (!*s)
-		return -EINVAL;
-	while (*s) {
-		size_t digits = strspn(s, "0123456789."), len = strspn(s + digits, "mhs"), i = 0;
-		char *end;
-		double v = strtod(s, &end);
-
-		while (i < sizeof units / sizeof *units &&
-		       (len != strlen(units[i].unit) || strncmp(s + digits, units[i].unit, len) != 0))
-			i++;
-		if (!digits || end != s + digits || i == sizeof units / sizeof *units)
-			return -EINVAL;
-		total += v * units[i].ms;
-		s += digits + len;
-	}
-	if (total > INT_MAX)
-		return -EINVAL;
-	*ms = (unsigned)total;
-	return 0;
+	if (!e)
+		*ms = (unsigned)v;
+	return e;
 }
 
 static int parse_port(const char *s, unsigned *port)

@@ -12,9 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/values.h"
 #include "base/version.h"
 #include "control/ca.h"
-#include "tunnel_values.h"
 
 enum kind { TEXT, YESNO, TRUE_ONLY, NUMBER, SECONDS, MILLIS, LIFETIME, CPUS };
 

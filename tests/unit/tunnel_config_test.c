@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include "tunnel_config.c"
-#include "tunnel_values.c"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 

@@ -2,29 +2,14 @@
 /* Decisions on a machine without Kubernetes. */
 #include "node/cni_plain.h"
 
-#include <string.h>
-
-/* Blanks around names do not count. */
-static bool is_listed(const char *list, const char *name)
-{
-	while (*list) {
-		size_t n = strcspn(list, ","), from = strspn(list, " \t"), len = n;
-
-		while (len > from && (list[len - 1] == ' ' || list[len - 1] == '\t'))
-			len--;
-		if (len > from && strlen(name) == len - from && !strncmp(list + from, name, len - from))
-			return true;
-		list += n + (list[n] == ',');
-	}
-	return false;
-}
+#include "base/values.h"
 
 static void decide(void *arg, const struct cni_request *pod, struct cni_question *q)
 {
 	const struct cni_plain *p = arg;
 	struct cni_decision d = {.verdict = CNI_NOT_IN_MESH, .sa = "default"};
 
-	if (p->all && pod->ns[0] && pod->name[0] && !is_listed(p->exclude ? p->exclude : "", pod->ns))
+	if (p->all && pod->ns[0] && pod->name[0] && !value_lists(p->exclude ? p->exclude : "", pod->ns))
 		d.verdict = CNI_ENROL;
 	cni_decided(q, &d);
 }

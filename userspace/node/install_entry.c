@@ -6,22 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/values.h"
 #include "node/install_list.h"
 #include "node/kube_yaml.h"
 
 static json_t *names(const char *text)
 {
 	json_t *list = json_array();
+	struct span name;
 
-	for (const char *p = text; list && *p; p += *p == ',') {
-		size_t n;
-
-		p += strspn(p, " \t\n");
-		n = strcspn(p, ", \t\n");
-		if (n)
-			json_array_append_new(list, json_stringn(p, n));
-		p += strcspn(p, ",");
-	}
+	while (list && value_next(&text, &name))
+		json_array_append_new(list, json_stringn(name.at, name.len));
 	return list;
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/values.h"
 #include "node/kube_yaml.h"
 
 static const char istio_default[] =
@@ -36,8 +37,7 @@ struct kube_rule {
 	struct {
 		struct selector pod, ns;
 	} pair[KUBE_SELECTORS_MAX];
-	char *excluded_text, *excluded[KUBE_EXCLUDED_MAX];
-	unsigned n_excluded;
+	char *excluded; /* namespaces, with commas */
 	char *system_namespace;
 };
 
@@ -170,36 +170,16 @@ static int selectors_read(struct kube_rule *r, const char *text, char *why)
 	return e;
 }
 
-static int excluded_read(struct kube_rule *r, const char *text, char *why)
-{
-	char *save = NULL;
-
-	r->excluded_text = strdup(text);
-	if (!r->excluded_text)
-		return wrong(why, "out of memory");
-	for (char *p = strtok_r(r->excluded_text, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
-		p += strspn(p, " \t\n");
-		p[strcspn(p, " \t\n")] = '\0';
-		if (!*p)
-			continue;
-		if (r->n_excluded == KUBE_EXCLUDED_MAX)
-			return wrong(why, "more than %d excluded namespaces", KUBE_EXCLUDED_MAX);
-		r->excluded[r->n_excluded++] = p;
-	}
-	return 0;
-}
-
 int kube_rule_new(struct kube_rule **out, const struct kube_rule_settings *s, char why[POD_WHY_MAX])
 {
 	struct kube_rule *r = calloc(1, sizeof *r);
 	int e = r ? 0 : wrong(why, "out of memory");
 
-	if (!e && !(r->system_namespace = strdup(s->system_namespace ? s->system_namespace : "")))
+	if (!e && (!(r->system_namespace = strdup(s->system_namespace ? s->system_namespace : "")) ||
+		   !(r->excluded = strdup(s->excluded ? s->excluded : ""))))
 		e = wrong(why, "out of memory");
 	if (!e)
 		e = selectors_read(r, s->selectors ? s->selectors : istio_default, why);
-	if (!e)
-		e = excluded_read(r, s->excluded ? s->excluded : "", why);
 	if (!e) {
 		*out = r;
 		return 0;
@@ -217,7 +197,7 @@ void kube_rule_free(struct kube_rule *r)
 		free(r->pair[i].ns.requirement);
 	}
 	json_decref(r->document);
-	free(r->excluded_text);
+	free(r->excluded);
 	free(r->system_namespace);
 	free(r);
 }
@@ -282,9 +262,8 @@ enum kube_reason kube_rule_decide(const struct kube_rule *r, const struct kube_p
 		return KUBE_HOST_NETWORK;
 	if (pod->sidecar)
 		return KUBE_SIDECAR;
-	for (unsigned i = 0; i < r->n_excluded; i++)
-		if (!strcmp(r->excluded[i], pod->identity.ns))
-			return KUBE_EXCLUDED;
+	if (value_lists(r->excluded, pod->identity.ns))
+		return KUBE_EXCLUDED;
 	if (pod->app_ztunnel && !strcmp(pod->identity.ns, r->system_namespace))
 		return KUBE_TUNNEL_POD;
 	return pod->selected & namespace_bits ? KUBE_SELECTED : KUBE_NOT_SELECTED;

@@ -8,7 +8,6 @@
 enum {
 	KUBE_SELECTORS_MAX = 32,    /* a pod's and a namespace's matches are bits */
 	KUBE_REQUIREMENTS_MAX = 64, /* of one selector */
-	KUBE_EXCLUDED_MAX = 256,    /* namespaces */
 };
 
 struct kube_rule;

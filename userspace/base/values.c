@@ -1,6 +1,6 @@
-// SPDX-License-Identifier: Apache-2.0
-/* Numbers, durations and CPU quantities, as ztunnel's variables have them. */
-#include "tunnel_values.h"
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Numbers, durations, CPU quantities and lists, as Istio's variables have them. */
+#include "base/values.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -34,7 +34,7 @@ int value_seconds(const char *s, double *out)
 		double v = strtod(s, &end);
 		size_t len = strspn(end, "abcdefghijklmnopqrstuvwxyz"), i = 0;
 
-		if (end == s || v < 0)
+		if (end == s || v < 0 || (!len && *end && *end != ' ' && *end != '+'))
 			return -EINVAL;
 		for (; i < sizeof units / sizeof *units; i++)
 			if (len == strlen(units[i].unit) && !strncmp(end, units[i].unit, len))
@@ -74,4 +74,27 @@ int value_cpus(const char *s, unsigned long *out)
 		return -EINVAL;
 	*out = (unsigned long)v + (v > (double)(unsigned long)v);
 	return 0;
+}
+
+bool value_next(const char **rest, struct span *out)
+{
+	while (**rest) {
+		size_t n = strcspn(*rest, ",");
+
+		*out = span_trim(*rest, n);
+		*rest += n + ((*rest)[n] == ',');
+		if (out->len)
+			return true;
+	}
+	return false;
+}
+
+bool value_lists(const char *list, const char *name)
+{
+	struct span one;
+
+	while (value_next(&list, &one))
+		if (one.len == strlen(name) && !memcmp(one.at, name, one.len))
+			return true;
+	return false;
 }
