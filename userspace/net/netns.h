@@ -24,7 +24,12 @@ struct netns_id {
 int netns_identify(int fd, struct netns_id *out);
 /* Opens a path and checks it. Descriptor or -errno. */
 int netns_open(const char *path);
-/* Looks for a namespace that lives, though the name that we knew is gone: through all processes, then through
- * /run/netns. By inode, or by cookie; 0 where it does not matter. Slow: for exceptions. Descriptor;
- * -ENOENT: there is none; any other error: not all could be looked at. */
+/* Looks for namespaces that live, though the names that we knew are gone: once through all processes, then through
+ * /run/netns. By inode, or by cookie; 0 where it does not matter, and twice for nothing. Slow: for exceptions. */
+struct netns_sought {
+	uint64_t inode, cookie;
+	int fd; /* out: the caller's; -ENOENT: there is none; any other error: not all could be looked at */
+};
+void netns_seek(struct netns_sought *sought, unsigned n);
+/* The same for one. */
 int netns_find(uint64_t inode, uint64_t cookie);

@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -13,7 +14,8 @@
 enum { SEEN_MAX = 65536, PATH_BYTES = 512 };
 
 struct search {
-	uint64_t inode, cookie;
+	struct netns_sought *sought;
+	unsigned n, left;
 	ino_t *seen; /* most processes share a namespace */
 	size_t n_seen;
 	int error; /* something could not be looked at */
@@ -37,57 +39,101 @@ static bool seen_before(struct search *s, ino_t inode)
 	return false;
 }
 
-static int open_match(struct search *s, const char *path)
+/* Is it asked for, and not found yet? */
+static bool is_open(const struct netns_sought *w)
+{
+	return w->fd < 0 && (w->inode || w->cookie);
+}
+
+static bool is_candidate(const struct search *s, ino_t inode)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		if (is_open(&s->sought[i]) && (!s->sought[i].inode || s->sought[i].inode == inode))
+			return true;
+	return false;
+}
+
+static void compare(struct search *s, int fd, const struct netns_id *id)
+{
+	for (unsigned i = 0; i < s->n; i++) {
+		struct netns_sought *w = &s->sought[i];
+
+		if (!is_open(w) || (w->inode && w->inode != id->inode))
+			continue;
+		if (w->cookie && !id->cookie)
+			s->error = -EIO;
+		if (w->cookie && w->cookie != id->cookie)
+			continue;
+		w->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		if (w->fd < 0)
+			s->error = -errno;
+		s->left -= w->fd >= 0;
+	}
+}
+
+static void look_at(struct search *s, const char *path)
 {
 	struct netns_id id;
 	struct stat st;
 	int fd, e;
 
-	if (stat(path, &st) < 0 || (s->inode && st.st_ino != s->inode) || seen_before(s, st.st_ino))
-		return -ENOENT;
+	if (stat(path, &st) < 0 || !is_candidate(s, st.st_ino) || seen_before(s, st.st_ino))
+		return;
 	fd = netns_open(path);
 	if (fd < 0) {
 		if (fd != -ENOENT && fd != -ESRCH && fd != -EINVAL)
 			s->error = fd;
-		return -ENOENT;
+		return;
 	}
 	e = netns_identify(fd, &id);
-	if (!e && (!s->inode || id.inode == s->inode) && (!s->cookie || id.cookie == s->cookie))
-		return fd;
-	if (e || (s->cookie && !id.cookie))
-		s->error = e ? e : -EIO;
+	if (e)
+		s->error = e;
+	else
+		compare(s, fd, &id);
 	close(fd);
-	return -ENOENT;
 }
 
-static int search_folder(struct search *s, const char *folder, bool processes)
+static void search_folder(struct search *s, const char *folder, bool processes)
 {
 	DIR *d = opendir(folder);
 	struct dirent *entry;
-	int fd = -ENOENT;
 
 	if (!d && processes)
 		s->error = -errno;
-	while (d && fd < 0 && (entry = readdir(d))) {
+	while (d && s->left && (entry = readdir(d))) {
 		char path[PATH_BYTES];
 
 		if (entry->d_name[0] == '.' || (processes && !isdigit((unsigned char)entry->d_name[0])))
 			continue;
 		snprintf(path, sizeof path, "%s/%s%s", folder, entry->d_name, processes ? "/ns/net" : "");
-		fd = open_match(s, path);
+		look_at(s, path);
 	}
 	if (d)
 		closedir(d);
-	return fd;
+}
+
+void netns_seek(struct netns_sought *sought, unsigned n)
+{
+	struct search s = {.sought = sought, .n = n};
+
+	for (unsigned i = 0; i < n; i++) {
+		sought[i].fd = -ENOENT;
+		s.left += is_open(&sought[i]);
+	}
+	if (!s.left)
+		return;
+	search_folder(&s, "/proc", true);
+	search_folder(&s, "/run/netns", false);
+	free(s.seen);
+	for (unsigned i = 0; i < n && s.error; i++)
+		if (is_open(&sought[i]))
+			sought[i].fd = s.error;
 }
 
 int netns_find(uint64_t inode, uint64_t cookie)
 {
-	struct search s = {.inode = inode, .cookie = cookie};
-	int fd = inode || cookie ? search_folder(&s, "/proc", true) : -ENOENT;
+	struct netns_sought one = {inode, cookie, -ENOENT};
 
-	if (fd < 0 && (inode || cookie))
-		fd = search_folder(&s, "/run/netns", false);
-	free(s.seen);
-	return fd < 0 && s.error ? s.error : fd;
+	netns_seek(&one, 1);
+	return one.fd;
 }

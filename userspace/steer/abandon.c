@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Pods that nobody knows any more and whose un-enrolment did not end: their namespace is found by its inode, and they
  * are un-enrolled as their keeper would have done. Taking the pins away alone would leave filters without their lookup. */
+#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "steer/diag.h"
@@ -52,30 +52,23 @@ static int unsteer(struct steer_pod *p)
 	return e;
 }
 
-unsigned pod_abandon(struct steer *s, const char *uid, struct pins *pins, uint64_t inode)
+unsigned pod_abandon(struct steer *s, const char *uid, struct pins *pins, int netns)
 {
 	static const struct steer_config none;
 	struct netns_id ns;
-	struct steer_pod *p;
-	int e, fd = netns_find(inode, 0);
+	struct steer_pod *p =
+		netns >= 0 && netns_identify(netns, &ns) == 0 ? pod_new(s, uid, STEER_BPF, &ns, &none) : NULL;
+	int e;
 
-	if (fd < 0 || netns_identify(fd, &ns) < 0) {
-		/* Something holds it that has no name; the next collection sees. */
-		log_debug(STEER_LOG, "pod %s: its namespace %llu cannot be found", uid, (unsigned long long)inode);
-		if (fd >= 0)
-			close(fd);
-		pins_close(pins);
-		return 0;
-	}
-	p = pod_new(s, uid, STEER_BPF, &ns, &none);
 	if (!p) {
-		close(fd);
+		/* Something holds it that has no name; the next collection sees. */
+		log_debug(STEER_LOG, "pod %s: its namespace cannot be found", uid);
 		pins_close(pins);
 		return 0;
 	}
-	p->netns = fd;
+	p->netns = fcntl(netns, F_DUPFD_CLOEXEC, 3);
 	p->pins = *pins;
-	e = unsteer(p);
+	e = p->netns < 0 ? -errno : unsteer(p);
 	if (!e)
 		log_info(STEER_LOG, "pod %s: its un-enrolment had not ended; it has now", uid);
 	pod_release(p);

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What the pods of a node share: the pin directory, the node's maps, the kubelet's exemption; and cleaning up after
- * pods and keepers that are gone. */
+/* What the pods of a node share: the pin directory, the node's maps, the kubelet's exemption. */
 #include "steer/steer.h"
 
 #include <bpf/bpf.h>
-#include <dirent.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -94,88 +92,4 @@ void steer_facts(const struct steer *s, struct steer_facts *out)
 	out->kubelet_exempt = s->kubelet.exempt;
 	out->spares = spares_count(s->spares);
 	memcpy(out->kubelet_how, s->kubelet.how, sizeof out->kubelet_how);
-}
-
-/* --- collecting ----------------------------------------------------------------------------------------- */
-
-/* Its un-enrolment was asked for, and did not end. */
-static bool is_leaving(const struct pins *pins)
-{
-	char ignored[STEER_WHY_MAX];
-	struct steer_conf conf = {0};
-	uint32_t first = 0;
-	int fd = pin_get(pins, "map-conf", PIN_MAP, ignored);
-	bool read = fd >= 0 && map_has_size(fd, sizeof conf) && bpf_map_lookup_elem(fd, &first, &conf) == 0;
-
-	if (fd >= 0)
-		close(fd);
-	return read && conf.flags & STEER_F_STOPPING;
-}
-
-/* Connections that nobody has open any more keep a namespace until they have timed out. */
-static bool is_dying(uint64_t inode)
-{
-	int fd = netns_find(inode, 0);
-
-	if (fd >= 0)
-		close(fd);
-	return fd == -ENOENT;
-}
-
-static unsigned collect_one(struct steer *s, const char *uid, bool (*known)(void *arg, const char *uid), void *arg,
-			    unsigned *dying)
-{
-	char why[STEER_WHY_MAX];
-	struct pins pins;
-	uint64_t inode = 0;
-
-	/* Before anything is looked at: a pod that lives is never unsteered here, whatever its pins look like. */
-	if (known(arg, uid))
-		return 0;
-	if (pins_open(&pins, s->pin_dir, uid, why) < 0)
-		return 0; /* in use, or not ours */
-	lookup_pinned(&pins, &inode);
-	if (inode && is_dying(inode)) {
-		*dying += 1;
-		pins_close(&pins);
-		return 0;
-	}
-	if (inode && is_leaving(&pins))
-		return pod_abandon(s, uid, &pins, inode);
-	if (inode) { /* a lost record must not let a pod out of the mesh */
-		log_warn(STEER_LOG,
-			 "%s is steered, but nobody knows whose pod it is: it stays so, without a tunnel, until it is "
-			 "enrolled "
-			 "again (namespace %llu)",
-			 uid, (unsigned long long)inode);
-		pins_close(&pins);
-		return 0;
-	}
-	pins_remove(&pins);
-	return 1;
-}
-
-int steer_collect(struct steer *s, bool (*known)(void *arg, const char *uid), void *arg, unsigned *dying)
-{
-	char path[PIN_PATH_MAX];
-	struct dirent *entry;
-	unsigned n = 0, left = 0;
-	DIR *d;
-
-	if (dying)
-		*dying = 0;
-	if (s->map[MAP_NODE] < 0)
-		return 0;
-	agents_prune(s);
-	snprintf(path, sizeof path, "%s/v1", s->pin_dir);
-	d = opendir(path);
-	if (!d)
-		return -errno;
-	while ((entry = readdir(d)))
-		if (entry->d_name[0] != '.')
-			n += collect_one(s, entry->d_name, known, arg, &left);
-	closedir(d);
-	if (dying)
-		*dying = left;
-	return n;
 }

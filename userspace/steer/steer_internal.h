@@ -209,8 +209,9 @@ int pod_watch(struct steer_pod *p, char why[STEER_WHY_MAX]);
 void pod_unwatch(struct steer_pod *p);
 /* Removes what is attached in the mirrored order, then the pins. */
 void pod_unwind(struct steer_pod *p);
-/* Finishes the un-enrolment of a pod that nobody knows, in the namespace `inode`. Takes `pins`. Returns 1 if it is gone. */
-unsigned pod_abandon(struct steer *s, const char *uid, struct pins *pins, uint64_t inode);
+/* Finishes the un-enrolment of a pod that nobody knows, in the namespace `netns` (negative: it was not found). Takes
+ * `pins`. Returns 1 if it is gone. */
+unsigned pod_abandon(struct steer *s, const char *uid, struct pins *pins, int netns);
 /* Resets captured connections and the agent's own. */
 int pod_reset(struct steer_pod *p);
 struct steer_pod *pod_new(struct steer *s, const char *uid, enum steer_mode mode, const struct netns_id *ns,
