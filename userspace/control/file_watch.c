@@ -16,12 +16,13 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "loop/folder_watch.h"
 
 struct file_watch {
 	struct loop *loop;
 	void (*changed)(void *arg);
 	void *arg;
-	struct io io; /* fd -1: inotify does not work here, the poll remains */
+	struct folder_watch *folder; /* NULL: inotify does not work here, the poll remains */
 	struct timer poll, settle;
 	unsigned settle_ms;
 	struct stat last; /* zeroed: there was no file */
@@ -78,36 +79,32 @@ static void polled(struct timer *t)
 		compare(w);
 }
 
-static void told(struct io *io, uint32_t events)
+static int watch_folder(struct file_watch *w)
 {
-	struct file_watch *w = container_of(io, struct file_watch, io);
-	char buf[4096];
+	char copy[PATH_MAX];
+	const char *folder;
 
-	while (read(io->fd, buf, sizeof buf) > 0)
-		;
+	snprintf(copy, sizeof copy, "%s", w->path);
+	folder = dirname(copy);
+	return folder_watch_set(w->folder, &folder, 1);
+}
+
+static void told(void *arg)
+{
+	struct file_watch *w = arg;
+
+	watch_folder(w);
 	if (!w->settle_ms)
 		compare(w);
 	else if (!timer_armed(&w->settle))
 		timer_set(w->loop, &w->settle, w->settle_ms, settled);
 }
 
-static int watch_open(const char *path)
-{
-	char copy[PATH_MAX];
-	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-
-	snprintf(copy, sizeof copy, "%s", path);
-	if (fd >= 0 && inotify_add_watch(fd, dirname(copy), IN_CLOSE_WRITE | IN_MOVED_TO | IN_ONLYDIR) < 0) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
-}
-
 struct file_watch *file_watch_new(struct loop *l, const char *path, unsigned settle_ms, void (*changed)(void *arg),
 				  void *arg)
 {
 	struct file_watch *w = calloc(1, sizeof *w + strlen(path) + 1);
+	const struct folder_watch_handler h = {NULL, told, w};
 
 	if (!w)
 		return NULL;
@@ -118,8 +115,8 @@ struct file_watch *file_watch_new(struct loop *l, const char *path, unsigned set
 	w->settle_ms = settle_ms;
 	memcpy(w->path, path, strlen(path) + 1);
 	look(w, &w->last);
-	io_init(&w->io, watch_open(path), told);
-	if (w->io.fd < 0 || io_want(l, &w->io, EPOLLIN) < 0)
+	w->folder = folder_watch_new(l, IN_CLOSE_WRITE | IN_MOVED_TO, &h);
+	if (!w->folder || watch_folder(w) < 0)
 		log_warn("watch", "%s: cannot be watched; changes are seen every %d s", path,
 			 FILE_WATCH_POLL_MS / 1000);
 	timer_set(l, &w->poll, FILE_WATCH_POLL_MS, polled);
@@ -132,9 +129,6 @@ void file_watch_free(struct file_watch *w)
 		return;
 	timer_cancel(&w->poll);
 	timer_cancel(&w->settle);
-	if (w->io.fd >= 0) {
-		io_stop(w->loop, &w->io);
-		close(w->io.fd);
-	}
+	folder_watch_free(w->folder);
 	free(w);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -71,7 +72,7 @@ static const struct step {
 static void watch_again(struct install *in)
 {
 	char token[PATH_MAX], linked[PATH_MAX] = "";
-	const char *folders[INSTALL_FOLDERS_MAX] = {in->o.conf_dir, in->o.bin_dir, in->o.from_dir, in->o.run_dir};
+	const char *folders[FOLDER_WATCH_MAX] = {in->o.conf_dir, in->o.bin_dir, in->o.from_dir, in->o.run_dir};
 	unsigned n = 4;
 
 	if (in->o.api && in->o.api->token_file[0]) {
@@ -81,7 +82,7 @@ static void watch_again(struct install *in)
 	if (in->status.path[0] && realpath(in->status.path, linked))
 		folders[n++] = dirname(linked);
 	if (in->watch)
-		install_watch_set(in->watch, folders, n);
+		folder_watch_set(in->watch, folders, n);
 }
 
 static int pass_run(struct install *in, bool *changed, char *why)
@@ -171,6 +172,12 @@ static void changed(void *arg)
 	in->next_is_soon = true;
 }
 
+/* Our own files on their way concern nobody. */
+static bool concerns(void *arg, const char *name)
+{
+	return !install_name_unfinished(name);
+}
+
 static void begin(struct timer *t)
 {
 	struct install *in = container_of(t, struct install, next);
@@ -207,6 +214,7 @@ static int names_check(const struct install_options *o, char *why)
 int install_open(struct install **out, struct loop *l, const struct install_options *o, char why[POD_WHY_MAX])
 {
 	struct install *in = calloc(1, sizeof *in);
+	const struct folder_watch_handler watch = {concerns, changed, in};
 
 	if (!in) {
 		snprintf(why, POD_WHY_MAX, "out of memory");
@@ -221,7 +229,8 @@ int install_open(struct install **out, struct loop *l, const struct install_opti
 	}
 	snprintf(in->status.trouble, sizeof in->status.trouble, "the keeper cannot serve pods yet");
 	signal(SIGIO, SIG_IGN); /* see install_file_busy() */
-	in->watch = install_watch_new(l, changed, in);
+	in->watch = folder_watch_new(
+		l, IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB, &watch);
 	if (!in->watch)
 		log_warn(target, "folders cannot be watched (%s): changes are seen every %d s", strerror(errno),
 			 INSTALL_POLL_MS / 1000);
@@ -235,7 +244,7 @@ void install_free(struct install *in)
 	if (!in)
 		return;
 	timer_cancel(&in->next);
-	install_watch_free(in->watch);
+	folder_watch_free(in->watch);
 	kube_api_close(in->api);
 	json_decref(in->daemonset);
 	json_decref(in->entry);

@@ -8,13 +8,12 @@
  * install_chain.c       and what is to be in it
  * install_end.c         stay or go, and the going
  * install_daemonset.c   what the DaemonSet and the node say about that
- * install_watch.c       changes of folders
  * install_entry.c, install_list.c, install_file.c: what these are made of */
 #pragma once
+#include "loop/folder_watch.h"
 #include "node/install.h"
 #include "node/install_file.h"
 #include "node/install_list.h"
-#include "node/install_watch.h"
 #include "node/kube_api.h"
 
 #define INSTALL_KUBECONFIG "istio-cni-kubeconfig"
@@ -27,7 +26,7 @@ struct install {
 	json_t *entry;
 	int lock; /* on the configuration's folder; -1 */
 	struct stat locked;
-	struct install_watch *watch;
+	struct folder_watch *watch;
 	struct timer next;
 	uint64_t repaired_ms;
 	unsigned fight, failed; /* in a row */

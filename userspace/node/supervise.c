@@ -26,7 +26,7 @@ struct supervise *supervise_new(struct loop *l, const char *path, char *const ar
 	s->argv = argv;
 	s->envp = envp;
 	s->drain_ms = drain_ms;
-	s->good_fd = s->follow.fd = -1;
+	s->good_fd = -1;
 	s->backoff_ms = SUPERVISE_BACKOFF_MIN_MS;
 	list_init(&s->generations);
 	return s;

@@ -39,7 +39,6 @@ enum {
 	SUPERVISE_GENERATIONS_MAX = 12, /* no upgrade while so many live */
 	SUPERVISE_WHY_MAX = 512,
 	SUPERVISE_SETTLE_MS = 500, /* without a change of the file, until it is taken for complete */
-	SUPERVISE_REWATCH_MS = 5000,
 };
 
 enum generation_state { GENERATION_STARTING, GENERATION_SERVING, GENERATION_DRAINING };

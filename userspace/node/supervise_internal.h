@@ -4,6 +4,7 @@
 #pragma once
 #include <signal.h>
 
+#include "loop/folder_watch.h"
 #include "node/process.h"
 #include "node/supervise.h"
 
@@ -39,8 +40,7 @@ struct supervise {
 	void *done_arg;
 	int good_fd; /* the program that served last; -1 */
 	struct program good, bad;
-	struct io follow; /* inotify; fd -1: not followed */
-	int follow_wd;
+	struct folder_watch *follow; /* NULL: it is not followed */
 	struct timer settle;
 };
 
