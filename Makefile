@@ -67,7 +67,7 @@ $(1): $(patsubst %,$(B)/userspace/%.o,$(2)) $(LIBS_A)
 endef
 $(eval $(call program,$(BIN)/culvertd,culvertd,))
 $(eval $(call program,$(BIN)/culvertctl,culvertctl culvertctl_show culvertctl_certs culvertctl_call culvertctl_upgrade,jansson))
-$(eval $(call program,$(LIBEXEC)/culvert-keeper,keeper keeper_config keeper_install keeper_kube,libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
+$(eval $(call program,$(LIBEXEC)/culvert-keeper,keeper keeper_tunnel keeper_config keeper_install keeper_kube,libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
 $(eval $(call program,$(LIBEXEC)/culvert-tunnel,tunnel tunnel_pods tunnel_ports tunnel_ca tunnel_crl tunnel_xds tunnel_istiod tunnel_config, \
 	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 liburcu-qsbr liburcu-cds $(EVENT)))
 
