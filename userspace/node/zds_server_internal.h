@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What zds_server.c (listening, who is there) and zds_client.c (one connection) share. */
+/* What zds_server.c (listening, who is there), zds_client.c (one connection) and zds_exchange.c (what is said on it)
+ * share. */
 #pragma once
 #include "node/zds_server.h"
 
@@ -7,7 +8,13 @@
 
 enum phase { HELLO, SNAPSHOT, LIVE, DEAD };
 
-struct request;
+struct request {
+	struct list link;
+	enum zds_kind kind;
+	zds_done done;
+	void *arg;
+	char uid[ZDS_UID_MAX];
+};
 
 struct zds_client {
 	struct list link;
@@ -42,3 +49,13 @@ int zds_client_new(struct zds_server *s, int fd, pid_t pid);
 void zds_client_free(struct zds_client *c);
 int zds_client_ask(struct zds_client *c, enum zds_kind kind, const char *uid, zds_done done, void *arg);
 void zds_no_sockets(int socket[ZDS_SOCKETS]);
+/* Answers and frees it; takes the sockets. */
+void zds_request_end(struct request *r, int err, const char *why, int socket[ZDS_SOCKETS]);
+void zds_request_fail(struct request *r, int err, const char *why);
+/* Takes it out, fails what it was asked, and frees it at the end of the turn. */
+void zds_client_close(struct zds_client *c, const char *why);
+void zds_client_late(struct timer *t);
+
+/* zds_exchange.c: sends what comes next; SnapshotSent when the first queue has run dry. */
+void zds_next(struct task *t);
+void zds_packet_ready(struct io *io, uint32_t events);
