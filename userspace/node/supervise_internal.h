@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What supervise.c (who starts, serves and ends), supervise_upgrade.c, supervise_follow.c (the file) and generation.c (one
- * process) share. */
+/* What supervise.c (who starts, serves and drains), supervise_ended.c, supervise_upgrade.c, supervise_follow.c (the file)
+ * and generation.c (one process) share. */
 #pragma once
 #include <signal.h>
 
@@ -57,8 +57,10 @@ void generation_kill_after(struct generation *g, uint64_t ms);
 /* Forgets the process. */
 void generation_free(struct generation *g);
 
-/* supervise.c: it has ended, as `how` says; si_code 0: not known, it was nobody's child of ours. Frees it. */
+/* supervise_ended.c: it has ended, as `how` says; si_code 0: not known, it was nobody's child of ours. Frees it. */
 void supervise_ended(struct generation *g, const siginfo_t *how);
+/* The next start after one that failed, or that has served and ended. Milliseconds until then; 0: the caller's, at once. */
+unsigned supervise_later(struct supervise *s, bool served);
 /* supervise_upgrade.c: the upgrade that is under way has come to its end. */
 void upgrade_over(struct supervise *s, int err, const char *why);
 /* Its time is over. */
