@@ -1,10 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Answers of the control socket, made on the keeper's loop from what is there. */
+/* The control socket, as its files share it: ctl.c takes requests apart, ctl_serve.c serves them on the keeper's loop, the
+ * others make the answers from what is there. */
 #pragma once
 #include <jansson.h>
 #include <stdio.h>
 
 #include "node/ctl.h"
+
+enum { CTL_ARGUMENT_MAX = 1024 };
+
+struct ctl {
+	struct ctl_sources from;
+	struct http_server *server;
+	struct list operations; /* ctl_serve.c */
+	unsigned n_operations;
+	uint64_t last_id, started_ms;
+	struct msg closed;
+	void (*done)(void *arg);
+	void *arg;
+};
+
+struct ctl_call;
+struct ctl_route {
+	const char *method, *path;
+	void (*serve)(struct ctl_call *c);
+	const char *field[2]; /* of the body, both needed: one goes to each argument */
+	const char *query;    /* without fields: what goes to the first */
+};
+
+struct ctl_call { /* one request on its way through the loop */
+	struct ctl *ctl;
+	const struct ctl_route *route;
+	char argument[2][CTL_ARGUMENT_MAX];
+	int status;
+	const char *content_type;
+	char *text;
+};
+
+/* Of a request; else NULL, and in `status` why. Any thread. */
+const struct ctl_route *ctl_route_find(const char *method, const char *path, int *status);
+json_t *ctl_error_json(const char *why);
+void ctl_operations_free(struct ctl *c);
 
 /* A new reference, or NULL without memory. */
 json_t *ctl_status_json(const struct ctl_sources *from, uint64_t uptime_s);
