@@ -8,7 +8,7 @@
  * install_chain.c       and what is to be in it
  * install_end.c         stay or go, and the going
  * install_daemonset.c   what the DaemonSet and the node say about that
- * install_entry.c, install_list.c, install_file.c: what these are made of */
+ * install_entry.c, install_list*.c, install_file.c: what these are made of */
 #pragma once
 #include "loop/folder_watch.h"
 #include "node/install.h"
