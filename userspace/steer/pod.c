@@ -124,7 +124,7 @@ static int climb(struct steer_pod *p, const struct steer_sockets *socks, char wh
 	drop_strangers(p);
 	e = lookup_refuse_second(p, why);
 	if (!e && (p->pins.existed || !spares_take(p->steer->spares, &p->object)))
-		e = object_load(&p->object, &p->pins, p->steer->map, &p->adopted, why);
+		e = object_load(&p->object, p->steer->template, &p->pins, p->steer->map, &p->adopted, why);
 	if (!e)
 		e = pod_conf_write(p, why);
 	if (!e)

@@ -14,11 +14,26 @@
 #include "steer/steer_internal.h"
 
 struct probe {
+	struct template *template;
 	struct object object;
+	int node_map[NODE_MAPS];
 	int link, listener, result;
 	bool found;
 	char *why;
 };
+
+static int probe_load(struct probe *p)
+{
+	int e = template_make(&p->template, p->why);
+
+	for (unsigned i = 0; i < NODE_MAPS && !e; i++) {
+		p->node_map[i] = template_map(p->template, POD_MAPS + i);
+		if (p->node_map[i] < 0)
+			e = failed(p->why, p->node_map[i], "cannot make the BPF map %s",
+				   template_map_name(POD_MAPS + i));
+	}
+	return e ? e : object_load_new(&p->object, p->template, p->node_map, p->why);
+}
 
 static int probe_attach(struct probe *p)
 {
@@ -92,7 +107,7 @@ static void *probe_thread(void *arg)
 	if (unshare(CLONE_NEWNET) < 0)
 		e = failed(p->why, -errno, "cannot make a network namespace (root is needed)");
 	else
-		e = object_load_new(&p->object, NULL, true, p->why);
+		e = probe_load(p);
 	if (!e)
 		e = probe_routes(p);
 	if (!e)
@@ -112,6 +127,7 @@ int steer_probe(char why[STEER_WHY_MAX])
 	int e;
 
 	object_init(&p.object);
+	memset(p.node_map, -1, sizeof p.node_map);
 	e = pthread_create(&thread, NULL, probe_thread, &p);
 	if (e)
 		return failed(why, -e, "cannot start a thread");
@@ -121,5 +137,9 @@ int steer_probe(char why[STEER_WHY_MAX])
 	if (p.listener >= 0)
 		close(p.listener);
 	object_close(&p.object);
+	for (unsigned i = 0; i < NODE_MAPS; i++)
+		if (p.node_map[i] >= 0)
+			close(p.node_map[i]);
+	template_free(p.template);
 	return p.result;
 }

@@ -10,12 +10,13 @@
 
 struct spares {
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows, but the node's maps, which outlive the thread */
+	pthread_mutex_t lock; /* of what follows, but the template and the node's maps, which outlive the thread */
 	pthread_cond_t taken;
 	bool stopping;
 	bool wanted; /* unless loading failed: then not before somebody asks again */
 	unsigned n;
 	struct object ready[SPARES_MAX];
+	const struct template *template;
 	const int *node_maps;
 };
 
@@ -27,7 +28,7 @@ static void load_one(struct spares *s)
 	int e;
 
 	pthread_mutex_unlock(&s->lock);
-	e = object_load_new(&o, s->node_maps, false, why);
+	e = object_load_new(&o, s->template, s->node_maps, why);
 	if (e)
 		log_debug(STEER_LOG, "no spare: %s", why);
 	pthread_mutex_lock(&s->lock);
@@ -52,12 +53,13 @@ static void *keep_ready(void *arg)
 	return NULL;
 }
 
-struct spares *spares_start(const int *node_maps)
+struct spares *spares_start(const struct template *t, const int *node_maps)
 {
 	struct spares *s = calloc(1, sizeof *s);
 
 	if (!s)
 		return NULL;
+	s->template = t;
 	s->node_maps = node_maps;
 	s->wanted = true;
 	pthread_mutex_init(&s->lock, NULL);

@@ -20,7 +20,9 @@ static int open_bpf(struct steer *s, char why[STEER_WHY_MAX])
 	int e = pins_mount(s->pin_dir, why);
 
 	if (!e)
-		e = node_maps_open(s->map, s->pin_dir, why);
+		e = template_make(&s->template, why);
+	if (!e)
+		e = node_maps_open(s->map, s->template, s->pin_dir, why);
 	if (!e)
 		e = node_write(s, why);
 	if (e && s->mode == STEER_IPTABLES) {
@@ -59,7 +61,7 @@ int steer_open(struct steer **out, struct loop *l, const struct steer_options *o
 	if (s->map[MAP_NODE] >= 0)
 		kubelet_start(s);
 	if (s->mode == STEER_BPF)
-		s->spares = spares_start(s->map);
+		s->spares = spares_start(s->template, s->map);
 	if (s->hook == STEER_HOOK_AUTO && hook_has_tcx()) {
 		s->hook = STEER_HOOK_TCX;
 		s->swift = true;
@@ -78,6 +80,7 @@ void steer_close(struct steer *s)
 	for (unsigned i = 0; i < NODE_MAPS; i++)
 		if (s->map[i] >= 0)
 			close(s->map[i]);
+	template_free(s->template);
 	free(s->pin_dir);
 	free(s->kubelet_cgroup);
 	free(s->cgroup_root);

@@ -40,7 +40,7 @@ static inline int __attribute__((format(printf, 3, 4))) failed(char why[STEER_WH
 	return e;
 }
 
-/* --- BPF objects of a pod (object.c) -------------------------------------------------------------------- */
+/* --- maps and programs (template.c) --------------------------------------------------------------------- */
 
 enum steer_prog { PROG_EGRESS, PROG_EGRESS_L3, PROG_INGRESS, PROG_INGRESS_L3, PROG_LOOKUP, PROGS };
 enum steer_map {
@@ -56,16 +56,32 @@ enum steer_map {
 };
 enum node_map { MAP_NODE, MAP_PROBES, MAP_AGENTS, NODE_MAPS };
 
+/* What all pods' objects are made from. Maps are numbered as enum steer_map, then POD_MAPS + enum node_map. */
+struct template;
+/* Loads all programs once, over maps that go again. */
+int template_make(struct template **out, char why[STEER_WHY_MAX]);
+void template_free(struct template *t); /* takes NULL */
+const char *template_map_name(unsigned map);
+/* A new one: descriptor or -errno. */
+int template_map(const struct template *t, unsigned map);
+bool template_map_fits(const struct template *t, unsigned map, int fd); /* type and sizes */
+/* A descriptor or -errno. */
+int template_prog(const struct template *t, enum steer_prog prog, const int *pod_maps, const int *node_maps,
+		  char why[STEER_WHY_MAX]);
+
+/* --- BPF objects of a pod (object.c) -------------------------------------------------------------------- */
+
 struct object {
 	int prog[PROGS], map[POD_MAPS]; /* -1: not there */
 };
-/* Loads the programs: over the pinned maps if all fit (types, sizes, ABI), which `kept` tells, else over new ones. */
-int object_load(struct object *o, const struct pins *pins, const int *node_maps, bool *kept, char why[STEER_WHY_MAX]);
-/* Over new maps; with `node_maps` NULL (else NODE_MAPS of them) those of the node are new as well. */
-int object_load_new(struct object *o, const int *node_maps, bool l3, char why[STEER_WHY_MAX]);
-/* Programs for devices without Ethernet headers are left out until they are needed; this loads them, over the same
- * maps. */
-int object_load_l3(struct object *o, const int *node_maps, char why[STEER_WHY_MAX]);
+/* Loads the programs: over the pinned maps if all fit (types, sizes, ABI), which `kept` tells, else over new ones. Those for
+ * devices without Ethernet headers are left out until they are needed. */
+int object_load(struct object *o, const struct template *t, const struct pins *pins, const int *node_maps, bool *kept,
+		char why[STEER_WHY_MAX]);
+/* Over new maps. */
+int object_load_new(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX]);
+/* And those that were left out, over the same maps. */
+int object_load_l3(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX]);
 /* Are the two the same program (tag) over the same maps? 1, 0 or -errno. */
 int object_same(int prog_fd, uint32_t other_id);
 bool map_has_size(int fd, uint32_t value_size);
@@ -76,15 +92,16 @@ void object_maps(struct object *o, const struct pins *pins);
 void object_close(struct object *o);
 void object_init(struct object *o);
 /* Makes, or finds pinned, the maps of the node. */
-int node_maps_open(int node_maps[NODE_MAPS], const char *pin_dir, char why[STEER_WHY_MAX]);
+int node_maps_open(int node_maps[NODE_MAPS], const struct template *t, const char *pin_dir, char why[STEER_WHY_MAX]);
 
 /* --- objects loaded ahead (spare.c) ---------------------------------------------------------------------- */
 
 enum { SPARES_MAX = 3 };
 
 struct spares;
-/* Over the node's maps, which must stay open as long. NULL: there will be none, which costs time only. */
-struct spares *spares_start(const int *node_maps);
+/* Over the node's maps, which must stay open as long, as must the template. NULL: there will be none, which costs time
+ * only. */
+struct spares *spares_start(const struct template *t, const int *node_maps);
 void spares_stop(struct spares *s);
 /* One over new maps, if any is ready. */
 bool spares_take(struct spares *s, struct object *out);
@@ -106,6 +123,7 @@ struct steer {
 	bool swift;	       /* programs are attached by filters first, which become links soon */
 	struct list unsettled; /* pods with such filters */
 	struct timer settle;
+	struct template *template;
 	int map[NODE_MAPS];
 	struct spares *spares;
 	bool mark_only;

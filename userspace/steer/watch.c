@@ -154,7 +154,7 @@ static int attach_direction(struct steer_pod *p, enum direction d, char why[STEE
 
 		if (dev->hook[d].kind != HOOK_NONE)
 			continue;
-		e = dev->ethernet ? 0 : object_load_l3(&p->object, p->steer->map, why);
+		e = dev->ethernet ? 0 : object_load_l3(&p->object, p->steer->template, p->steer->map, why);
 		if (!e)
 			e = hook_attach(&dev->hook[d], &p->steer->hook, p->steer->swift && (p->idle || dev->late),
 					&p->pins, dev->ifindex, d, pod_prog(p, dev, d), &adopted, why);
