@@ -32,7 +32,7 @@ EVENT    := libevent_core libevent_extra
 # intel-ipsec-mb has no file for pkg-config in Debian 12; distributions have it for amd64 only.
 IPSEC_MB := $(if $(wildcard /usr/include/intel-ipsec-mb.h),-lIPSec_MB)
 CPPFLAGS += $(if $(IPSEC_MB),-DHAVE_IPSEC_MB)
-PKGS_ALL := openssl zlib libnghttp2 libmnl libprotobuf-c jansson yaml-0.1 $(EVENT) liburcu-qsbr liburcu-cds uuid libbpf cmocka
+PKGS_ALL := openssl zlib libnghttp2 libmnl libprotobuf-c jansson yaml-0.1 ldns $(EVENT) liburcu-qsbr liburcu-cds uuid libbpf cmocka
 LIBS_ALL  = $(call pc,libs,$(PKGS_ALL)) $(IPSEC_MB)
 
 # --- folders, in layer order: a folder may include itself and those before it --------------------
@@ -68,8 +68,8 @@ endef
 $(eval $(call program,$(BIN)/culvertd,culvertd,))
 $(eval $(call program,$(BIN)/culvertctl,culvertctl culvertctl_show culvertctl_certs culvertctl_call culvertctl_upgrade,jansson))
 $(eval $(call program,$(LIBEXEC)/culvert-keeper,keeper keeper_tunnel keeper_config keeper_install keeper_kube,libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
-$(eval $(call program,$(LIBEXEC)/culvert-tunnel,tunnel tunnel_pods tunnel_ports tunnel_ca tunnel_crl tunnel_xds tunnel_istiod tunnel_config, \
-	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 liburcu-qsbr liburcu-cds $(EVENT)))
+$(eval $(call program,$(LIBEXEC)/culvert-tunnel,tunnel tunnel_pods tunnel_ports tunnel_ca tunnel_crl tunnel_dns tunnel_xds tunnel_istiod tunnel_config, \
+	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 ldns liburcu-qsbr liburcu-cds $(EVENT)))
 
 # The CNI plugin is copied to hosts that may have none of our libraries: it is linked statically, but for sanitizers.
 CNI     := $(LIBEXEC)/culvert-cni

@@ -30,6 +30,8 @@ struct tunnel {
 	struct certs *certs;
 	struct data_plane *data;
 	struct ktls_features ktls;
+	struct dns_zone zone;
+	bool answers; /* DNS, from the mesh */
 	struct admin admin;
 	struct ready ready;
 	struct http_server *admin_http, *probe_http;
@@ -63,6 +65,9 @@ void pods_down(struct tunnel *t);
 /* tunnel_xds.c: the mesh from istiod, where the configuration names one. */
 int xds_up(struct tunnel *t, char *why);
 void xds_down(struct tunnel *t);
+
+/* tunnel_dns.c: what the DNS proxy answers. */
+int dns_up(struct tunnel *t, char *why);
 
 /* tunnel_crl.c: revocation lists. */
 int crl_up(struct tunnel *t, char *why);

@@ -47,6 +47,8 @@ static const struct variable variables[] = {
 	{"RUST_LOG", "CULVERT_LOG", TEXT, AT(log_filter), "info", "log filter: LEVEL or TARGET=LEVEL, with commas"},
 	{"LOG_FORMAT", NULL, TEXT, AT(log_format), "plain", NULL},
 	{"ISTIO_META_ISTIO_VERSION", NULL, TEXT, AT(istio_version), "unknown", NULL},
+	{"CLUSTER_DOMAIN", NULL, TEXT, AT(cluster_domain), "cluster.local", NULL},
+	{"PREFERED_SERVICE_NAMESPACE", NULL, TEXT, AT(preferred_ns), "", NULL},
 	{"ISTIO_META_DNS_CAPTURE", NULL, TEXT, AT(dns_capture), "true", NULL},
 	{"ENABLE_ORIG_SRC", NULL, TEXT, AT(spoof), "", NULL},
 	{"ZTUNNEL_WORKER_THREADS", "CULVERT_WORKERS", TEXT, AT(worker_threads), "", "threads: a number, or NN%"},
@@ -394,6 +396,14 @@ static int mode(struct tunnel_config *c, char *why)
 	return 0;
 }
 
+static bool is_domain(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n && n < 128 && s[0] != '.' && s[n - 1] != '.' && !strstr(s, "..") &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == n;
+}
+
 static int check(struct tunnel_config *c, char *why)
 {
 	const char *wrong = NULL;
@@ -409,6 +419,8 @@ static int check(struct tunnel_config *c, char *why)
 		wrong = "CULVERT_KTLS: must be off, tx, on or auto";
 	else if (ktls_switch_parse(&c->ktls, c->ktls_mode, c->ktls_disable) < 0)
 		wrong = "CULVERT_KTLS_DISABLE: must be a list of tx, rx, rx-no-pad and rekey, with commas";
+	else if (!is_domain(c->cluster_domain))
+		wrong = "CLUSTER_DOMAIN: must be a domain name such as cluster.local, of at most 127 characters";
 	else if (!c->enable_proxy)
 		wrong = "ENABLE_PROXY: a tunnel without the proxy has nothing to do";
 	else if (c->tls12)

@@ -21,8 +21,9 @@ struct tunnel_config {
 	const char *xds_address, *xds_root, *alt_xds_hostname; /* address "": no istiod */
 	const char *ca_address, *ca_root, *auth_token;	       /* "" : the embedded CA */
 	const char *alt_ca_hostname;
-	const char *crl_path;	      /* "": no revocation lists */
-	const char *ca_cert, *ca_key; /* of the embedded CA; "" : made at start */
+	const char *crl_path;			   /* "": no revocation lists */
+	const char *cluster_domain, *preferred_ns; /* of DNS names; "": none is preferred */
+	const char *ca_cert, *ca_key;		   /* of the embedded CA; "" : made at start */
 	const char *log_filter, *log_format, *spoof, *dns_capture, *worker_threads, *compliance, *proxy_mode,
 		*istio_version;
 	bool log_json, ipv6, keepalive, user_timeout, port_reuse, dns, app_tunnel_loopback, response_baggage,

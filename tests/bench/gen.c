@@ -9,6 +9,8 @@
  *   or not answers are outstanding. Latency counts from the time that was due, so a stall shows in every exchange that
  *   it delayed, and no exchange that was due is left out.
  *
+ * - dns: the same with DNS queries over UDP, to port 53, for what the mesh knows and what only a resolver does.
+ *
  * - conn: `conns` at a time: connect, exchange, close.
  *
  * - connect: one after the other, `rate` a second at most: how long connect() takes.
@@ -261,7 +263,8 @@ static void open_receive(struct conn *c)
 		sample_add(c->due[c->head % PIPE_MAX], now, c->due[c->head % PIPE_MAX]);
 }
 
-static void run_open(void)
+/* Both kinds of open loop, on connections that are there. */
+static void run_paced(void (*emit)(struct conn *c, uint64_t due), void (*receive)(struct conn *c))
 {
 	struct epoll_event ev[BENCH_EVENTS];
 	struct itimerspec tick = {0};
@@ -269,9 +272,6 @@ static void run_open(void)
 	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
 
 	prctl(PR_SET_TIMERSLACK, 1);
-	conns_open(0, conns, (int)base_port, 1, EPOLLIN);
-	for (unsigned i = 0; i < conns; i++)
-		conn[i].due = calloc(PIPE_MAX, sizeof *conn[i].due);
 	watch(ep, EPOLL_CTL_ADD, timer, EPOLLIN, NULL);
 	window_set();
 	next = now_ns() + period;
@@ -279,7 +279,7 @@ static void run_open(void)
 		int n;
 
 		for (; next <= now_ns() && next < measure_to; next += period)
-			open_send(&conn[sent++ % conns], next);
+			emit(&conn[sent++ % conns], next);
 		tick.it_value.tv_sec = (time_t)(next / 1000000000u);
 		tick.it_value.tv_nsec = (long)(next % 1000000000u);
 		if (next >= measure_to) /* only answers are waited for */
@@ -288,9 +288,68 @@ static void run_open(void)
 		n = wait_events(ev);
 		for (int i = 0; i < n; i++)
 			if (ev[i].data.ptr)
-				open_receive(ev[i].data.ptr);
+				receive(ev[i].data.ptr);
 	}
 	report_samples();
+}
+
+static void run_open(void)
+{
+	conns_open(0, conns, (int)base_port, 1, EPOLLIN);
+	for (unsigned i = 0; i < conns; i++)
+		conn[i].due = calloc(PIPE_MAX, sizeof *conn[i].due);
+	run_paced(open_send, open_receive);
+}
+
+static uint64_t dns_due[1 << 16]; /* by the query's id */
+
+static void dns_send(struct conn *c, uint64_t due)
+{
+	/* Of four queries three are for the mesh: its service's whole name, and its short one. */
+	static const char *const names[] = {"\5bench\7default\3svc\7cluster\5local", "\5bench", "\5bench\7default",
+					    "\7outside\4test"};
+	static const char tail[] = "\0\1\0\1";
+	static uint16_t id;
+	const char *name = names[id % 4];
+	uint8_t msg[64] = {(uint8_t)(id >> 8), (uint8_t)id, 1, 0, 0, 1};
+	size_t n = strlen(name) + 1;
+
+	memcpy(msg + 12, name, n);
+	memcpy(msg + 12 + n, tail, 4);
+	dns_due[id++] = due;
+	if (send(c->fd, msg, 12 + n + 4, 0) < 0)
+		conn_fatal(c, -1);
+}
+
+static void dns_receive(struct conn *c)
+{
+	const uint8_t *msg = (const uint8_t *)chunk;
+	ssize_t n = recv(c->fd, chunk, sizeof chunk, 0);
+	uint64_t due = n >= 12 ? dns_due[msg[0] << 8 | msg[1]] : 0;
+
+	if (n < 0)
+		conn_fatal(c, n);
+	if (!due)
+		return;
+	dns_due[msg[0] << 8 | msg[1]] = 0;
+	if ((msg[3] & 15) || !(msg[6] | msg[7]))
+		die("a query was answered without an address, rcode %d", msg[3] & 15);
+	sample_add(due, now_ns(), due);
+}
+
+static void run_dns(void)
+{
+	peer_set_port(53);
+	for (unsigned i = 0; i < conns; i++) {
+		struct conn *c = &conn[i];
+
+		c->port = 53;
+		c->fd = socket(peer.ss_family, SOCK_DGRAM, 0);
+		if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&peer, peer_len))
+			die("socket: %s", strerror(errno));
+		watch(ep, EPOLL_CTL_ADD, c->fd, EPOLLIN, c);
+	}
+	run_paced(dns_send, dns_receive);
 }
 
 static void short_fail(const char *what, int err)
@@ -525,11 +584,11 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} kinds[] = {{"rr", run_rr},	 {"open", run_open}, {"conn", run_conn}, {"connect", run_connect},
-		     {"bulk", run_bulk}, {"pull", run_pull}, {"idle", run_idle}};
+	} kinds[] = {{"rr", run_rr},	       {"open", run_open}, {"dns", run_dns},   {"conn", run_conn},
+		     {"connect", run_connect}, {"bulk", run_bulk}, {"pull", run_pull}, {"idle", run_idle}};
 
 	if (argc < 3)
-		die("usage: gen rr|open|conn|connect|bulk|pull|idle ADDRESS [NAME=VALUE...]");
+		die("usage: gen rr|open|dns|conn|connect|bulk|pull|idle ADDRESS [NAME=VALUE...]");
 	peer_parse(argv[2]);
 	for (int i = 3; i < argc; i++)
 		option_set(argv[i]);

@@ -13,7 +13,7 @@ import os
 import select
 import subprocess
 
-from lib import agents, peers, pki
+from lib import agents, dns, peers, pki
 from lib.mesh import Mesh
 from topology import Network, stop, wait_for
 
@@ -65,6 +65,9 @@ class Bed:
 
     def _start_agents(self):
         mesh = Mesh(p for p in self.net.pods.values() if p.mesh)
+        mesh.service("bench", ["10.72.0.8", "fd72::8"], {PORT: PORT}, [x for x in ("b1",) if x in self.net.pods])
+        if "b1" in self.net.pods:
+            self._resolver(self.net.pods["b1"])
         if self.prepare:
             self.prepare(mesh)
         mesh.save(f"{self.folder}/mesh.yaml")
@@ -79,8 +82,18 @@ class Bed:
             for pod in node.pods:
                 agent.enrol(pod)
 
+    def _resolver(self, pod):
+        """What the mesh does not know is known there, to whoever asks the node's resolver as well."""
+        resolver = dns.Resolver(pod, (pod.ip4, pod.ip6))
+        self.stack.callback(resolver.close)
+        resolver.add("outside.test", "192.0.2.1", "2001:db8::1")
+        for node in self.net.nodes:
+            self.stack.enter_context(dns.resolv_conf(node, pod.ip4))
+
     def target(self, path):
         """(pod of the client, address, first port), or None: this mode has no such path."""
+        if path == "dns" and self.mode == "direct":
+            return None
         a1, a2, b1 = (self.net.pods[x] for x in ("a1", "a2", "b1"))
         if path == "capture" and self.mode == "direct":
             return a1, "127.0.0.1", PORT

@@ -6,17 +6,15 @@
 
 void outbound_accept(struct post *p, int fd, const struct endpoint *peer);     /* 15001 */
 void socks_accept(struct post *p, int fd, const struct endpoint *peer);	       /* 15080 */
-void outbound_accept_dns(struct post *p, int fd, const struct endpoint *peer); /* 15053, TCP */
+void dns_tcp_accept(struct post *p, int fd, const struct endpoint *peer);      /* 15053, TCP */
+void outbound_accept_dns(struct post *p, int fd, const struct endpoint *peer); /* where it is passed on unread */
 void plain_accept(struct post *p, int fd, const struct endpoint *peer);	       /* 15006 */
 void server_accept(struct post *p, int fd, const struct endpoint *peer);       /* 15008 */
 
-enum {
-	DNS_QUERY_MS = 5000,	/* until the resolver's answer */
-	DNS_QUERIES_MAX = 1024, /* of a worker; more are dropped, as a full socket buffer would, and counted */
-};
 /* Reads the datagrams that wait on 15053. */
 void dns_receive(struct post *p);
-void dns_drop_pod(struct worker *w, const struct pod *pod);
+void dns_post_open(struct post *p);
+void dns_post_close(struct post *p);
 
 /* Closes HBONE connections to a pod that goes, or all of them gracefully. */
 void servers_drop_pod(struct worker *w, const struct pod *pod);

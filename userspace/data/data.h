@@ -7,6 +7,7 @@
 #include "data/dump.h"
 #include "net/ktls.h"
 #include "net/sock.h"
+#include "state/dns_name.h"
 #include "state/store.h"
 
 enum {
@@ -33,6 +34,7 @@ struct data_options {
 	enum data_spoof spoof;
 	bool port_reuse;		  /* SO_REUSEPORT on listeners that we open ourselves */
 	bool dns;			  /* open 15053 where the keeper sends no sockets */
+	const struct dns_zone *dns_zone;  /* NULL: DNS is passed on unread */
 	bool lists;			  /* revocation lists are in use */
 	bool socks;			  /* SOCKS5 for applications */
 	bool ipv4_only;			  /* IPV6_ENABLED=false: of listeners that we open ourselves */

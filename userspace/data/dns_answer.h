@@ -6,7 +6,7 @@
 #include "data/pod.h"
 
 struct dns_path {
-	struct endpoint client, resolver; /* resolver: who is asked */
+	struct endpoint client, resolver; /* resolver: who is asked; port 0: rules have hidden it */
 	struct addr local;		  /* behind REDIRECT: the address that the query came to */
 	bool raw;			  /* the answer needs the resolver as its source */
 };

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "base/rstr.h"
+#include "data/dns_cache.h"
 #include "data/worker.h"
 #include "net/netns.h"
 #include "state/mesh.h"
@@ -33,9 +34,10 @@ struct pod {
 	uint32_t mark; /* of what is dialled; 0: none */
 	bool spoof;    /* its application sees the clients' addresses */
 	int socket[POD_SOCKETS];
-	bool own_sockets; /* opened by ourselves, all of them */
-	bool waits;	  /* the workers have not been told of it; control thread */
-	uint16_t *taken;  /* live inbound client ports of the spoofing range, counted; NULL: none ever (see dial.c) */
+	bool own_sockets;		 /* opened by ourselves, all of them */
+	bool waits;			 /* the workers have not been told of it; control thread */
+	unsigned n_queries, n_dns_conns; /* under way; atomic */
+	uint16_t *taken; /* live inbound client ports of the spoofing range, counted; NULL: none ever (see dial.c) */
 };
 
 struct pod *pod_new(const struct data_plane *d, const struct data_pod *spec, char why[DATA_WHY_MAX]);
@@ -58,6 +60,8 @@ struct post {
 	struct io io[POD_SOCKETS]; /* fd -1: not watched */
 	struct timer retry;	   /* after EMFILE: the listeners rest */
 	struct rstr *self;	   /* SPIFFE ID; follows the workload's trust domain */
+	struct dns_share names;	   /* what its resolvers have answered */
+	struct list dns_conns;	   /* of dns_tcp.c */
 	struct addr own[2];	   /* the last address of each family that was found in the namespace */
 	bool resting;
 };

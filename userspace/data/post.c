@@ -53,8 +53,8 @@ static void rest(struct post *p, int err)
 static void accept_some(struct post *p, enum pod_socket which, int max)
 {
 	static void (*const take[])(struct post * p, int fd, const struct endpoint *peer) = {
-		[POD_OUTBOUND] = outbound_accept,    [POD_INBOUND] = plain_accept, [POD_HBONE] = server_accept,
-		[POD_DNS_TCP] = outbound_accept_dns, [POD_SOCKS] = socks_accept,
+		[POD_OUTBOUND] = outbound_accept, [POD_INBOUND] = plain_accept, [POD_HBONE] = server_accept,
+		[POD_DNS_TCP] = dns_tcp_accept,	  [POD_SOCKS] = socks_accept,
 	};
 
 	for (int i = 0; i < max && !p->resting; i++) {
@@ -161,6 +161,7 @@ int post_open(struct worker *w, struct pod *pod)
 		return -ENOMEM;
 	p->w = w;
 	p->pod = pod_ref(pod);
+	dns_post_open(p);
 	list_add_tail(slot_of(w, pod->ns, pod->name), &p->link);
 	for (unsigned i = 0; i < POD_SOCKETS; i++)
 		io_init(&p->io[i], ready[i] ? pod->socket[i] : -1, ready[i]);
@@ -218,7 +219,7 @@ void post_close(struct post *p)
 	conns_kill_pod(p->w, p->pod, "connection closed: the pod has gone");
 	servers_drop_pod(p->w, p->pod);
 	pool_drop_pod(p->w->pool, p->pod);
-	dns_drop_pod(p->w, p->pod);
+	dns_post_close(p);
 	if (netns_inside(p->pod->netns.inode))
 		netns_home();
 	pod_unref(p->pod);

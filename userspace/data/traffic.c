@@ -69,7 +69,7 @@ struct traffic {
 };
 
 static struct metric_family *families[FAMILIES], *lookups;
-static struct metric *sockets[2], *queries_dropped;
+static struct metric *sockets[2];
 
 static struct {
 	pthread_mutex_t lock;
@@ -328,11 +328,6 @@ void traffic_lookup(const struct workload *source, const char *host)
 	metric_put(m);
 }
 
-void traffic_query_dropped(void)
-{
-	metric_add(queries_dropped, 1);
-}
-
 static double suppressed(void *arg)
 {
 	return (double)accesslog_suppressed();
@@ -349,7 +344,7 @@ int traffic_init(void)
 		[SENT] = {"istio_tcp_sent_bytes", "Bytes that went from upstream towards the accepted side"},
 		[FAILED] = {"istio_tcp_connections_failed", "TCP connections that failed (unstable)"},
 	};
-	static const char *const by_reporter[] = {"reporter", NULL}, *const none[] = {NULL};
+	static const char *const by_reporter[] = {"reporter", NULL};
 	struct metric_family *open, *left_out;
 	bool complete = true;
 
@@ -363,15 +358,11 @@ int traffic_init(void)
 		sockets[i] = metric_get(open, &reporter_names[i]);
 		complete &= sockets[i] != NULL;
 	}
-	queries_dropped =
-		metric_get(metric_family(METRIC_COUNTER, "culvert_dns_queries_dropped",
-					 "DNS queries beyond the limit of those under way (unstable)", NULL, NULL),
-			   none);
 	lookups = metric_family(METRIC_COUNTER, "istio_on_demand_dns",
 				"Connections whose next hop was resolved by host name (unstable)", lookup_labels, NULL);
 	left_out =
 		metric_family(METRIC_COUNTER, "culvert_log_lines_suppressed",
 			      "Access log lines about failures that were left out by the limit (unstable)", NULL, NULL);
 	metric_callback(left_out, suppressed, NULL);
-	return complete && left_out && lookups && queries_dropped ? 0 : -ENOMEM;
+	return complete && left_out && lookups ? 0 : -ENOMEM;
 }

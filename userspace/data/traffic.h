@@ -59,7 +59,5 @@ void traffic_reject(enum traffic_reporter reporter, const struct endpoint *src, 
 void traffic_sockets(enum traffic_reporter reporter, int delta);
 /* istio_on_demand_dns: a connection's next hop is resolved by host name, also where the answer is there. */
 void traffic_lookup(const struct workload *source, const char *host);
-/* A DNS query beyond what may be under way. */
-void traffic_query_dropped(void);
 /* Registers the families; once, before threads start. 0 or -ENOMEM. */
 int traffic_init(void);

@@ -8,6 +8,8 @@
 #include <sys/random.h>
 
 #include "base/log.h"
+#include "data/dns_cache.h"
+#include "data/dns_conf.h"
 #include "data/names.h"
 #include "data/nested.h"
 #include "data/pool.h"
@@ -61,8 +63,10 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	w->records = record_pool_new(WORKER_RECORD_KEEP);
 	w->pool = pool_new(w);
 	w->names = names_new();
+	w->dns_cache = dns_cache_new();
+	w->dns_conf = calloc(1, sizeof *w->dns_conf);
 	w->buffer = malloc(WORKER_BUFFER);
-	if (!w->loop || !w->records || !w->pool || !w->names || !w->buffer ||
+	if (!w->loop || !w->records || !w->pool || !w->names || !w->dns_cache || !w->dns_conf || !w->buffer ||
 	    getrandom(w->random, sizeof w->random, 0) != sizeof w->random) {
 		worker_free(w);
 		return NULL;
@@ -97,6 +101,8 @@ void worker_free(struct worker *w)
 	w->pool = NULL;
 	nested_free_all(w);
 	names_free(w->names);
+	dns_cache_free(w->dns_cache);
+	free(w->dns_conf);
 	if (w->loop)
 		loop_free(w->loop);
 	record_pool_free(w->records);

@@ -15,6 +15,8 @@ enum {
 
 struct pool;
 struct names;
+struct dns_cache;
+struct dns_conf;
 struct worker {
 	struct data_plane *plane;
 	const struct data_options *o;
@@ -29,10 +31,12 @@ struct worker {
 	unsigned n_shaking;
 	struct task shaking_turn;
 	struct timer shaking_timer;
-	struct list waiting;			/* struct workload_wait */
-	struct list pods[WORKER_POD_SLOTS];	/* struct post, by namespace and name */
-	struct list nested;			/* struct nested */
-	struct list queries;			/* of dns.c */
+	struct list waiting;		    /* struct workload_wait */
+	struct list pods[WORKER_POD_SLOTS]; /* struct post, by namespace and name */
+	struct list nested;		    /* struct nested */
+	struct list queries;		    /* of dns_query.c */
+	struct dns_cache *dns_cache;
+	struct dns_conf *dns_conf;
 	unsigned n_conns, n_queries, n_servers; /* the control thread reads them */
 	uint64_t random[2];
 	bool draining;

@@ -69,6 +69,12 @@ struct vip {
 	uint8_t len; /* of the native family; a full length is a plain VIP */
 };
 
+/* Of one address, not of a range. A length that the family does not have counts as full. */
+static inline bool vip_is_host(const struct vip *v)
+{
+	return v->len >= (addr_is4(&v->addr.ip) ? 32 : 128);
+}
+
 struct weighted_gateway {
 	struct gateway to;
 	uint32_t weight;

@@ -68,6 +68,14 @@ struct service *store_service_by_vip(struct store *s, const char *network, const
 /* Best by hostname alone, and the exact one. */
 struct service *store_service_by_host(struct store *s, const char *hostname, const char *client_ns);
 struct service *store_service_exact(struct store *s, const char *ns, const char *hostname);
+/* Of the services with a hostname that `fits` and that `client_ns` may see: the client's namespace, canonical, of the
+ * preferred namespace, the oldest. */
+struct name_choice {
+	const char *client_ns, *preferred_ns; /* preferred "": none */
+	bool (*fits)(const struct service *v, const void *arg);
+	const void *arg;
+};
+struct service *store_service_for_name(struct store *s, const char *hostname, const struct name_choice *c);
 struct policy *store_policy(struct store *s, const char *name);
 
 /* Policies that apply to a workload: global, its namespace's, and those it names, each once. Names that

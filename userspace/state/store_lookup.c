@@ -106,7 +106,7 @@ struct workload *store_workload_by_host(struct store *s, const char *ns, const c
 
 struct candidate {
 	struct service *v;
-	bool own_ns;
+	bool own_ns, preferred;
 	unsigned len; /* of the VIP's prefix */
 };
 
@@ -115,7 +115,7 @@ static bool visible(const struct service *v, const char *client_ns)
 	return v->visibility != VISIBLE_NAMESPACE || !client_ns || strcmp(v->ns, client_ns) == 0;
 }
 
-/* The client's namespace, the longer prefix, canonical, the older one; `newest` turns the last round for canonical
+/* The client's namespace, the longer prefix, canonical, preferred, the older one; `newest` turns the last round for canonical
  * ones. */
 static bool service_wins(const struct candidate *a, const struct candidate *b, bool newest)
 {
@@ -129,12 +129,14 @@ static bool service_wins(const struct candidate *a, const struct candidate *b, b
 		return a->len > b->len;
 	if (a->v->canonical != b->v->canonical)
 		return a->v->canonical;
+	if (!a->v->canonical && a->preferred != b->preferred)
+		return a->preferred;
 	return newest && a->v->canonical ? x > y : x < y;
 }
 
 static void consider(struct candidate *best, struct service *v, const char *client_ns, unsigned len, bool newest)
 {
-	struct candidate c = {v, client_ns && strcmp(v->ns, client_ns) == 0, len};
+	struct candidate c = {.v = v, .own_ns = client_ns && strcmp(v->ns, client_ns) == 0, .len = len};
 
 	if (visible(v, client_ns) && service_wins(&c, best, newest))
 		*best = c;
@@ -201,6 +203,23 @@ struct service *store_service_by_host(struct store *s, const char *hostname, con
 	while ((v = index_next(&c)))
 		if (strcmp(v->hostname, hostname) == 0)
 			consider(&best, v, client_ns, 0, true);
+	return best.v;
+}
+
+struct service *store_service_for_name(struct store *s, const char *hostname, const struct name_choice *n)
+{
+	struct candidate best = {0};
+	struct index_cursor c;
+	struct service *v;
+
+	index_find(&s->service_hosts, hash_text(0, hostname), &c);
+	while ((v = index_next(&c))) {
+		struct candidate x = {v, strcmp(v->ns, n->client_ns) == 0, strcmp(v->ns, n->preferred_ns) == 0, 0};
+
+		if (strcmp(v->hostname, hostname) == 0 && visible(v, n->client_ns) && n->fits(v, n->arg) &&
+		    service_wins(&x, &best, true))
+			best = x;
+	}
 	return best.v;
 }
 
