@@ -9,11 +9,10 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from lib import agents, h2, rules, traffic
+from lib import agents, dns, h2, rules, traffic
 from lib.bed import VIP4, VIP6, Bed, kinds, pair, together
 from lib.istiod import Istiod
 from lib.mesh import Exact
@@ -77,7 +76,7 @@ class Sidecars(Bed):
         os.makedirs(etc)
         self.stack.callback(shutil.rmtree, etc)
         with open(f"{etc}/resolv.conf", "w") as f:
-            f.write(f"nameserver {self.u1.ip4}\n")
+            f.write(f"nameserver {self.u1.ip4}\nsearch corp.test\n")
         with open(f"{etc}/hosts", "w") as f:
             f.write("127.0.0.1 localhost\n::1 localhost\n")
         for name in "a2", "b2":
@@ -236,21 +235,17 @@ def dump(bed):
 
 @each("names")
 def names(bed):
-    """Queries go through the tunnel, over UDP and TCP, and answers come from whom the application asked."""
-    not_ztunnel("reads names and answers in its own words")
-    query, answer = b"\x12\x34" + bytes(10) + b"who is it", b"\x12\x34" + bytes(10) + b"it is me"
-    with bed.u1.socket(kind=socket.SOCK_DGRAM) as server, bed.a1.socket(kind=socket.SOCK_DGRAM) as c:
-        server.bind((bed.u1.ip4, 53))
-        c.connect((bed.u1.ip4, 53))
-        c.send(query)
-        got, peer_ = server.recvfrom(100)
-        equal(got, query, "the resolver read")
-        check(peer_[1] != c.getsockname()[1], "it came past the tunnel")
-        server.sendto(answer, peer_)
-        equal(c.recv(100), answer, "the client read")
-    with pair(bed.a1, bed.u1, port=53) as (c, s):
-        traffic.echo(c, s)
-        check(s.getpeername()[1] != c.getsockname()[1], "it came past the tunnel")
+    """The mesh's are answered, with the workload's own search domains; others are its own resolver's."""
+    with contextlib.closing(dns.Resolver(bed.u1, (bed.u1.ip4,))) as resolver:
+        resolver.add("out.test", "192.0.2.1")
+        for ask in dns.udp, dns.tcp:
+            equal(ask(bed.a1, bed.u1.ip4, dns.query("web")).addresses(), [VIP4], "web")
+            m = ask(bed.a1, bed.u1.ip4, dns.query("web.default.corp.test"))
+            equal([x[3] for x in m.answers], ["web.default", VIP4], "web.default.corp.test")
+            m = ask(bed.a1, bed.u1.ip4, dns.query(f"web.default.{bed.host}"))
+            equal(m.rcode, dns.NXDOMAIN, "the cluster's search domains")
+            equal(ask(bed.a1, bed.u1.ip4, dns.query("out.test")).addresses(), ["192.0.2.1"], "out.test")
+        equal({x[3] for x in resolver.seen}, {bed.a1.ip4}, "who has asked")
 
 
 LOOPBACK = """workloads:

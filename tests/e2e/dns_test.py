@@ -15,7 +15,7 @@ from lib.bed import VIP4, VIP6, kinds, not_ztunnel
 from lib.dns import A, AAAA, CNAME, FORMERR, NOERROR, NOTIMP, NXDOMAIN, SERVFAIL, SOA, TXT, query
 from lib.dns_bed import DEEP, DUAL, FOUR, HIDDEN, MANY, OWN, WILD, WWW, fixture
 from lib.net import scale
-from lib.rows import FAMILIES, Table, check, equal, until
+from lib.rows import FAMILIES, V6, Table, check, equal, until
 
 T = Table(__file__)
 K = ".svc.cluster.local"
@@ -25,6 +25,11 @@ POD_LIMIT, POD_CONNECTIONS, CONNECTION_QUERIES, IDLE = 256, 64, 32, 5  # dns_que
 
 def each(name):
     return T.each(BEDS, name, FAMILIES)
+
+
+def slow(name):
+    """Rows that mostly wait: with one family."""
+    return T.each(BEDS, name, (V6,))
 
 
 def both(bed, v6, name, qtype=A, pod=None, **kw):
@@ -199,7 +204,7 @@ def cache(bed, v6):
         check(bed.a1.node.agent.metric("culvert_dns_cached_total") > 30, "the metric")
 
 
-@each("cache-ends")
+@slow("cache-ends")
 def cache_ends(bed, v6):
     r = bed.resolver
     server = bed.u1.ip(v6)
@@ -235,7 +240,7 @@ def dead(bed, v6):
         equal(ask(bed.a1, server, query("web")).addresses(), [VIP4], "a name of the mesh")
 
 
-@each("silent-resolver-holds-up-nobody")
+@slow("silent-resolver-holds-up-nobody")
 def silent(bed, v6):
     """A pod has as many queries under way as it may have; others, and names of the mesh, do not wait for them."""
     not_ztunnel(bed, "has no limit for a pod")
@@ -291,7 +296,7 @@ def bytewise(bed, v6):
         equal(s.recv(10), b"", "after its end")
 
 
-@each("idle-connection-is-closed")
+@slow("idle-connection-is-closed")
 def idle(bed, v6):
     with contextlib.ExitStack() as stack:
         some = [stack.enter_context(bed.a1.connect(bed.u1.ip(v6), 53)) for _ in range(3)]
