@@ -19,16 +19,16 @@ static void read_resolver(const char *text, struct dns_resolvers *r)
 
 static void add_search(const char *word, size_t len, struct dns_zone *z)
 {
-	char *to = z->search[z->n_search];
+	char *to;
 
 	while (len && word[len - 1] == '.')
 		len--;
 	if (!len || len >= DNS_NAME_MAX || z->n_search == DNS_SEARCH_MAX)
 		return;
+	to = z->search[z->n_search++];
 	for (size_t i = 0; i < len; i++)
 		to[i] = (char)tolower((uint8_t)word[i]);
 	to[len] = '\0';
-	z->n_search++;
 }
 
 /* Of several lines the last one counts. */

@@ -274,7 +274,7 @@ const char *dns_type_name(uint16_t type, char buf[DNS_TYPE_NAME])
 		return "any";
 	if (!d || !d->_name || d->_type != type)
 		return "unknown";
-	for (; d->_name[i] && i < DNS_TYPE_NAME - 1; i++)
+	for (; i < DNS_TYPE_NAME - 1 && d->_name[i]; i++)
 		buf[i] = (char)tolower((uint8_t)d->_name[i]);
 	buf[i] = '\0';
 	return buf;
