@@ -66,7 +66,8 @@ $(1): $(patsubst %,$(B)/userspace/%.o,$(2)) $(LIBS_A)
 		$(if $(3),$$(call pc,libs,$(3))) $(if $(findstring openssl,$(3)),$(IPSEC_MB))
 endef
 $(eval $(call program,$(BIN)/culvertd,culvertd,))
-$(eval $(call program,$(BIN)/culvertctl,culvertctl culvertctl_show culvertctl_certs culvertctl_call culvertctl_upgrade,jansson))
+CTL     := $(notdir $(basename $(wildcard userspace/culvertctl*.c userspace/doctor_*.c)))
+$(eval $(call program,$(BIN)/culvertctl,$(CTL),jansson libmnl))
 $(eval $(call program,$(LIBEXEC)/culvert-keeper,keeper keeper_tunnel keeper_config keeper_install keeper_kube,libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
 $(eval $(call program,$(LIBEXEC)/culvert-tunnel,tunnel tunnel_pods tunnel_ports tunnel_ca tunnel_crl tunnel_dns tunnel_xds tunnel_istiod tunnel_config, \
 	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 ldns liburcu-qsbr liburcu-cds $(EVENT)))
@@ -130,10 +131,15 @@ $(B)/gen/proto/%.o: $(B)/gen/proto/%.c
 # --- tests -----------------------------------------------------------------------------------------
 UNIT_SRC := $(wildcard tests/unit/*_test.c)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
-$(B)/tests/unit/%: tests/unit/%.c $(LIBS_A) $(CNI_A)
+# culvertctl without its main().
+CTL_A    := $(B)/libctl.a
+$(CTL_A): $(patsubst %,$(B)/userspace/%.o,$(filter-out culvertctl,$(CTL)))
+	$(call say,AR)
+	$(Q)rm -f $@ && ar rcs $@ $^
+$(B)/tests/unit/%: tests/unit/%.c $(LIBS_A) $(CNI_A) $(CTL_A)
 	$(call say,TEST)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_) -o $@ $< -Wl,--start-group $(LIBS_A) $(CNI_A) -Wl,--end-group $(LDFLAGS_) $(LIBS_ALL)
+	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_) -o $@ $< -Wl,--start-group $(LIBS_A) $(CNI_A) $(CTL_A) -Wl,--end-group $(LDFLAGS_) $(LIBS_ALL)
 
 check-unit: $(UNIT_BIN)
 	@B=$(B) tests/tools/run.sh $^

@@ -25,6 +25,7 @@ struct options {
 struct command {
 	const char *name, *arguments;
 	unsigned least, most;
+	/* 0; the exit status, where what was printed says why; or -errno with a line in `why` */
 	int (*run)(const struct options *o, char why[CALL_WHY_MAX]);
 	const char *brief, *help;
 };
@@ -190,6 +191,11 @@ static int run_certificates(const struct options *o, char why[CALL_WHY_MAX])
 	return run_dump(o, pick_certificates, show_certificates, why);
 }
 
+static int run_doctor(const struct options *o, char why[CALL_WHY_MAX])
+{
+	return doctor(o->run_dir, o->json, why);
+}
+
 /* A filter goes into a query: nothing but what filters are made of. */
 static bool is_filter(const char *s)
 {
@@ -273,6 +279,14 @@ static const struct command commands[] = {
 	 "force."},
 	{"drops", "[--all]", 0, 0, run_drops, "packets that steering dropped, and why",
 	 "By pod and reason, with what it means and what to do. --all shows decisions and zeros as well."},
+	{"doctor", "", 0, 0, run_doctor, "checks this node, and says what to do",
+	 "Kernel, rights, settings and clock, also before anything runs; then keeper, tunnel, CNI configuration, pods "
+	 "(each "
+	 "from\n"
+	 "inside, with or without a keeper), drops, certificates, istiod and mesh. The worst comes first, each with "
+	 "what to "
+	 "do.\n"
+	 "Changes nothing. As root, on the node or in the keeper's container. Exit status: 1 if there is a problem."},
 	{"log", "[[TARGET=]LEVEL]", 0, 1, run_log, "shows or changes what is logged",
 	 "Of keeper and tunnel both. LEVEL: off, error, warn, info, debug, trace. Without it: what is set now."},
 };
@@ -375,8 +389,9 @@ int main(int argc, char **argv)
 		return wrong("unknown command \"%s\"%s", l.command, "");
 	if (l.o.n < c->least || l.o.n > c->most)
 		return wrong("usage: culvertctl %s %s", c->name, c->arguments);
-	if (c->run(&l.o, why) == 0)
-		return 0;
+	status = c->run(&l.o, why);
+	if (status >= 0)
+		return status;
 	fprintf(stderr, "culvertctl: %s\n", why[0] ? why : "out of memory");
 	return EXIT_FAILED;
 }

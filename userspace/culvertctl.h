@@ -37,6 +37,9 @@ void draining_connections(const char *run_dir, json_t *generations);
 /* Starts the tunnel anew; `wait`: until the older ones have ended. What came of it, or NULL with a line in `why`. */
 json_t *upgrade_run(const char *run_dir, bool wait, char why[CALL_WHY_MAX]);
 
+/* Checks the node and prints what it found. 1: there are problems; -errno: nothing was printed. */
+int doctor(const char *run_dir, bool json, char why[CALL_WHY_MAX]);
+
 void show_status(json_t *keeper);
 void show_pods(json_t *keeper);
 void show_drops(json_t *keeper, bool all);
@@ -68,3 +71,5 @@ void table_cell(struct table *t, const char *fmt, ...) __attribute__((format(pri
 void table_end(struct table *t, const char *none);
 const char *text_of(json_t *o, const char *key);
 long long number_of(json_t *o, const char *key);
+bool flag_of(json_t *o, const char *key);
+const char *duration(long long seconds, char buf[32]);

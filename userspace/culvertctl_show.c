@@ -82,7 +82,7 @@ long long number_of(json_t *o, const char *key)
 	return (long long)json_integer_value(json_object_get(o, key));
 }
 
-static bool flag_of(json_t *o, const char *key)
+bool flag_of(json_t *o, const char *key)
 {
 	return json_is_true(json_object_get(o, key));
 }
@@ -108,7 +108,7 @@ static const char *joined(json_t *list, const char *key, char buf[CELL_MAX])
 
 /* --- the keeper's --------------------------------------------------------------------------------------- */
 
-static const char *duration(long long s, char buf[32])
+const char *duration(long long s, char buf[32])
 {
 	if (s < 120)
 		snprintf(buf, 32, "%lld s", s);

@@ -7,17 +7,8 @@
 
 #include "steer/iptables.h"
 #include "steer/rtnl.h"
+#include "steer/seen.h"
 #include "steer/steer_internal.h"
-
-static int __attribute__((format(printf, 2, 3))) missing(char why[STEER_WHY_MAX], const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, STEER_WHY_MAX, fmt, ap);
-	va_end(ap);
-	return -ENOENT;
-}
 
 struct look {
 	struct steer_pod *p;
@@ -38,7 +29,7 @@ static void on_link(void *arg, const struct rtnl_link *link)
 		d++;
 	for (int i = INGRESS; i < DIRECTIONS && !look->e; i++)
 		if (d == p->device + p->n_devices || !hook_holds(&d->hook[i], link->ifindex, i))
-			look->e = missing(look->why, "the %s program of device %s is gone", words[i], link->name);
+			look->e = seen_missing(look->why, "the %s program of device %s is gone", words[i], link->name);
 }
 
 static int check_devices(struct steer_pod *p, char why[STEER_WHY_MAX])
@@ -56,7 +47,7 @@ static int check_lookup(struct steer_pod *p, char why[STEER_WHY_MAX])
 
 	if (p->lookup < 0 || bpf_obj_get_info_by_fd(p->lookup, &info, &len) < 0 ||
 	    info.netns.netns_ino != p->ns.inode || !prog_is_ours(info.prog_id))
-		return missing(why, "the lookup program is gone");
+		return seen_missing(why, "the lookup program is gone");
 	return 0;
 }
 
@@ -78,7 +69,7 @@ static int check_listeners(struct steer_pod *p, const struct steer_sockets *sock
 
 		if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &ours, &len) < 0 ||
 		    bpf_map_lookup_elem(p->object.map[MAP_LISTENERS], &all[i].at, &there) < 0 || there != ours)
-			return missing(why, "the listener of port %u is gone", all[i].port);
+			return seen_missing(why, "the listener of port %u is gone", all[i].port);
 	}
 	return 0;
 }
@@ -91,36 +82,6 @@ static bool has_ipv6(const struct steer_pod *p)
 	return false;
 }
 
-static int check_route(struct steer_pod *p, uint32_t table, uint32_t priority, char why[STEER_WHY_MAX])
-{
-	int n = has_ipv6(p) ? 2 : 1;
-
-	for (int i = 0; i < n; i++) {
-		int family = i ? AF_INET6 : AF_INET, v = i ? 6 : 4;
-		int e = rtnl_rule_there(family, CULVERT_MARK_LOCAL, table, priority);
-
-		if (e == 0)
-			return missing(why, "the IPv%d policy rule of captured packets is gone", v);
-		if (e > 0)
-			e = rtnl_local_route_there(family, table);
-		if (e == 0)
-			return missing(why, "the IPv%d route of captured packets is gone", v);
-		if (e < 0)
-			return failed(why, e, "cannot read the pod's rules and routes");
-	}
-	return 0;
-}
-
-static int check_sysctl(char why[STEER_WHY_MAX])
-{
-	uint32_t value = 0;
-	int e = rtnl_accept_local_get(&value);
-
-	if (e)
-		return failed(why, e, "cannot read net.ipv4.conf.lo.accept_local");
-	return value ? 0 : missing(why, "net.ipv4.conf.lo.accept_local is off");
-}
-
 static int check_bpf(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
 {
 	int e = check_lookup(p, why);
@@ -130,8 +91,8 @@ static int check_bpf(struct steer_pod *p, const struct steer_sockets *socks, cha
 	if (!e)
 		e = check_devices(p, why);
 	if (!e)
-		e = check_sysctl(why);
-	return e ? e : check_route(p, STEER_TABLE, STEER_PRIORITY, why);
+		e = seen_accept_local(why);
+	return e ? e : seen_route(has_ipv6(p), STEER_TABLE, STEER_PRIORITY, why);
 }
 
 int steer_check(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
@@ -141,12 +102,12 @@ int steer_check(struct steer_pod *p, const struct steer_sockets *socks, char why
 	if (p->mode == STEER_IPTABLES) {
 		e = iptables_present(p->netns, &p->ns, why);
 		if (e <= 0)
-			return e ? e : missing(why, "the iptables rules are gone");
+			return e ? e : seen_missing(why, "the iptables rules are gone");
 	}
 	e = pod_enter(p, why);
 	if (!e)
 		e = p->mode == STEER_BPF ? check_bpf(p, socks, why)
-					 : check_route(p, IPTABLES_TABLE, IPTABLES_PRIORITY, why);
+					 : seen_route(has_ipv6(p), IPTABLES_TABLE, IPTABLES_PRIORITY, why);
 	netns_home();
 	return e;
 }

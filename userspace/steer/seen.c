@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Looks at a pod's steering from outside: programs at their places, by name; rule, route and sysctl; or iptables rules. */
+#include "steer/seen.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "steer/bpf_call.h"
+#include "steer/iptables.h"
+#include "steer/rtnl.h"
+#include "steer/steer_internal.h"
+
+enum { PROGS_MAX = 64, TCX_INGRESS = 46, TCX_EGRESS = 47 /* not in Debian 12's headers */ };
+
+int seen_missing(char why[STEER_WHY_MAX], const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, STEER_WHY_MAX, fmt, ap);
+	va_end(ap);
+	return -ENOENT;
+}
+
+/* --- rule, route, sysctl -------------------------------------------------------------------------------- */
+
+int seen_route(bool ipv6, uint32_t table, uint32_t priority, char why[STEER_WHY_MAX])
+{
+	for (int i = 0; i < (ipv6 ? 2 : 1); i++) {
+		int family = i ? AF_INET6 : AF_INET, v = i ? 6 : 4;
+		int e = rtnl_rule_there(family, CULVERT_MARK_LOCAL, table, priority);
+
+		if (e == 0)
+			return seen_missing(why, "the IPv%d policy rule of captured packets is gone", v);
+		if (e > 0)
+			e = rtnl_local_route_there(family, table);
+		if (e == 0)
+			return seen_missing(why, "the IPv%d route of captured packets is gone", v);
+		if (e < 0)
+			return failed(why, e, "cannot read the pod's rules and routes");
+	}
+	return 0;
+}
+
+int seen_accept_local(char why[STEER_WHY_MAX])
+{
+	uint32_t value = 0;
+	int e = rtnl_accept_local_get(&value);
+
+	if (e)
+		return failed(why, e, "cannot read net.ipv4.conf.lo.accept_local");
+	return value ? 0 : seen_missing(why, "net.ipv4.conf.lo.accept_local is off");
+}
+
+/* --- programs ------------------------------------------------------------------------------------------- */
+
+static bool is_named(uint32_t id, const char *name)
+{
+	struct bpf_prog_info info = {.type = 0};
+	union bpf_attr by_id = {.prog_id = id}, ask;
+	int fd = bpf_call(BPF_PROG_GET_FD_BY_ID, &by_id), e;
+
+	if (fd < 0)
+		return false;
+	ask = (union bpf_attr){.info = {.bpf_fd = (unsigned)fd, .info_len = sizeof info, .info = (uintptr_t)&info}};
+	e = bpf_call(BPF_OBJ_GET_INFO_BY_FD, &ask);
+	close(fd);
+	return !e && !strncmp(info.name, name, strlen(name));
+}
+
+/* Is a program of this name attached there? 1, 0 or -errno. `target`: a descriptor, or a device's number. */
+static int has_program(unsigned target, unsigned attach, const char *name)
+{
+	uint32_t id[PROGS_MAX] = {0};
+	union bpf_attr a = {
+		.query = {
+			.target_fd = target, .attach_type = attach, .prog_ids = (uintptr_t)id, .prog_cnt = PROGS_MAX}};
+	int e = bpf_call(BPF_PROG_QUERY, &a);
+
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; i < a.query.prog_cnt && i < PROGS_MAX; i++)
+		if (is_named(id[i], name))
+			return 1;
+	return 0;
+}
+
+struct look {
+	char *why;
+	int e;
+};
+
+/* A filter, below 6.6 and in the first seconds, has no name that a query would tell: that there is one has to do. */
+static void on_link(void *arg, const struct rtnl_link *link)
+{
+	static const struct {
+		unsigned attach;
+		const char *name, *word;
+	} sides[] = {{TCX_INGRESS, "steer_ingress", "ingress"}, {TCX_EGRESS, "steer_egress", "egress"}};
+	struct look *look = arg;
+
+	for (unsigned i = 0; i < 2 && !link->loopback && !look->e; i++) {
+		int n = has_program(link->ifindex, sides[i].attach, sides[i].name);
+
+		if (n <= 0)
+			n = rtnl_has_filters(link->ifindex);
+		if (n == 0)
+			look->e = seen_missing(look->why, "the %s program of device %s is gone", sides[i].word,
+					       link->name);
+		else if (n < 0)
+			look->e = failed(look->why, n, "cannot look at device %s", link->name);
+	}
+}
+
+static int seen_programs(int netns_fd, char why[STEER_WHY_MAX])
+{
+	struct look look = {why, 0};
+	int n = has_program((unsigned)netns_fd, BPF_SK_LOOKUP, "steer_lookup"), e;
+
+	if (n <= 0)
+		return n ? failed(why, n, "cannot ask for the lookup program")
+			 : seen_missing(why, "the lookup program is gone");
+	e = rtnl_links(on_link, &look);
+	return e ? failed(why, e, "cannot read the pod's devices") : look.e;
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------ */
+
+static void on_addr(void *arg, const struct addr *a)
+{
+	*(bool *)arg |= !addr_is4(a) && !addr_is_loopback(a);
+}
+
+static int seen_bpf(int netns_fd, char why[STEER_WHY_MAX])
+{
+	int e = seen_programs(netns_fd, why);
+
+	return e ? e : seen_accept_local(why);
+}
+
+int steer_seen(int netns_fd, const struct netns_id *ns, enum steer_mode mode, char why[STEER_WHY_MAX])
+{
+	bool bpf = mode == STEER_BPF, ipv6 = false;
+	int e = bpf ? 1 : iptables_present(netns_fd, ns, why);
+
+	if (e <= 0)
+		return e ? e : seen_missing(why, "the iptables rules are gone");
+	e = netns_init_thread();
+	if (!e)
+		e = netns_enter(netns_fd, ns->inode);
+	if (e)
+		return failed(why, e, "cannot enter the pod's namespace");
+	e = bpf ? seen_bpf(netns_fd, why) : 0;
+	if (!e && rtnl_addrs(on_addr, &ipv6) == 0)
+		e = seen_route(ipv6, bpf ? STEER_TABLE : IPTABLES_TABLE, bpf ? STEER_PRIORITY : IPTABLES_PRIORITY, why);
+	netns_home();
+	return e;
+}
