@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What every pair of agents must do: who is captured, who is served, what applications see. Run for each kind of
-agent (lib/agents.py) in IPv4 and IPv6."""
+agent (lib/agents.py), and for pods of one node ("local"), in IPv4 and IPv6."""
 import os
 import socket
 import ssl
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
-from lib.bed import VIP4, VIP6, fixture, kinds, not_ztunnel, pair
+from lib.bed import VIP4, VIP6, fixture, not_ztunnel, pair, places, two_nodes
 from lib.mesh import Exact, Presence
 from lib.net import inside, read_all, read_exactly, scale
 from lib.pki import Ca
@@ -52,7 +52,12 @@ def cores(name, *only_v4):
     return T.each(BEDS, name, (V4,) if only_v4 else FAMILIES)
 
 
-BEDS = {k: fixture(k, k, prepare=policies) for k in kinds()}
+def tunnels(name, *only_v4):
+    """Not for "local": rows with a peer by hand, to whom it is one whose node a pod is on, and rows about one node anyway."""
+    return T.each({k: b for k, b in BEDS.items() if not k.startswith("local")}, name, (V4,) if only_v4 else FAMILIES)
+
+
+BEDS = {k: fixture(k, k, prepare=policies) for k in places(always=True)}
 
 
 def peer(s):
@@ -75,6 +80,7 @@ def kernel_sockets(pod):
 def records_where(bed, v6):
     """As the kernel counts it, as /config_dump says it, and as the metric adds it up; on both sides of a new tunnel."""
     not_ztunnel(bed, "leaves records to its TLS library")
+    two_nodes(bed, "there are no records")
     if not os.path.exists("/proc/net/tls_stat"):
         raise Skip("this kernel has no kTLS (CONFIG_TLS, module tls)")
     want = CARRIED[os.environ.get("CULVERT_KTLS", "auto")]
@@ -101,7 +107,7 @@ def records_where(bed, v6):
 # --- who talks to whom ---------------------------------------------------------------------------------
 
 
-@cores("same-node")
+@tunnels("same-node")
 def same_node(bed, v6):
     with pair(bed.a1, bed.a2, v6=v6) as (c, s):
         traffic.echo(c, s)
@@ -133,6 +139,7 @@ def cross_node(bed, v6):
 @cores("cross-node-is-encrypted")
 def encrypted(bed, v6):
     """No packet between the nodes carries the text, and port 15008 is used."""
+    two_nodes(bed, "nothing goes over a wire")
     with inside(bed.net.nodes[0].ns):
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         tap.bind(("wan", 3))
@@ -225,7 +232,7 @@ def bulk(bed, v6):
         traffic.bulk_both_ways(c, s)
 
 
-@cores("64-mib-same-node", "v4")
+@tunnels("64-mib-same-node", "v4")
 def bulk_local(bed, v6):
     with pair(bed.a1, bed.a2, v6=v6) as (c, s):
         traffic.bulk_both_ways(c, s)
@@ -251,7 +258,7 @@ def server_first(bed, v6):
         traffic.half_close(s, c)
 
 
-@cores("same-node-half-close", "v4")
+@tunnels("same-node-half-close", "v4")
 def local_half_close(bed, v6):
     for swap in False, True:
         with pair(bed.a1, bed.a2, v6=v6) as ends:
@@ -281,7 +288,7 @@ def server_reset(bed, v6):
         traffic.reset_reaches(s, c)
 
 
-@cores("same-node-resets", "v4")
+@tunnels("same-node-resets", "v4")
 def local_reset(bed, v6):
     not_ztunnel(bed, "turns a reset into an end of file")
     for swap in False, True:
@@ -395,7 +402,7 @@ def authority(bed, v6, port=8080, pod=None):
     return f"[{ip}]:{port}" if v6 else f"{ip}:{port}"
 
 
-@cores("hbone-connect")
+@tunnels("hbone-connect")
 def hbone_connect(bed, v6):
     with bed.b1.listen(8080) as listener, hbone(bed, v6) as h:
         stream = h.connect(authority(bed, v6))
@@ -449,11 +456,11 @@ def status_row(bed, request, want, ours_only=None):
 
 
 for kind in BEDS:
-    for name, *rest in STATUSES:
+    for name, *rest in STATUSES if not kind.startswith("local") else ():
         T.row(f"{kind}/hbone-{name}", BEDS[kind], *rest)(status_row)
 
 
-@cores("hbone-hostname-with-proxy-header")
+@tunnels("hbone-hostname-with-proxy-header")
 def hbone_proxy(bed, v6):
     """The application behind a host name learns the service's address and port, not a name's zero address."""
     not_ztunnel(bed, "reads its file once")
@@ -481,13 +488,13 @@ def hbone_proxy(bed, v6):
         until(lambda: not seen(), "the application tunnel to go")
 
 
-@cores("hbone-denied-by-policy")
+@tunnels("hbone-denied-by-policy")
 def hbone_denied(bed, v6):
     with bed.b2.listen(PROBE_PORT), hbone(bed, v6, bed.b2) as h:
         equal(h.status(h.connect(authority(bed, v6, PROBE_PORT, bed.b2))), "401", "status")
 
 
-@cores("hbone-connection-survives-refusals", "v4")
+@tunnels("hbone-connection-survives-refusals", "v4")
 def hbone_survives(bed, v6):
     """After each kind of refusal the next CONNECT of the same HTTP/2 connection is served."""
     with bed.b1.listen(8080), hbone(bed, v6) as h:
@@ -506,26 +513,26 @@ def tls_refused(bed, **kw):
     raise AssertionError(f"answered {got}")
 
 
-@cores("tls-other-trust-domain", "v4")
+@tunnels("tls-other-trust-domain", "v4")
 def trust_domain(bed, v6):
     tls_refused(bed, cert=bed.cert("spiffe://other.test/ns/default/sa/sa-a1"))
 
 
-@cores("tls-two-names-own-trust-domain-second", "v4")
+@tunnels("tls-two-names-own-trust-domain-second", "v4")
 def two_names(bed, v6):
     not_ztunnel(bed, "takes the identity from the first name and the trust domain from any")
     tls_refused(bed, cert=bed.ca.leaf("URI:spiffe://other.test/ns/default/sa/root,"
                                       "URI:spiffe://cluster.local/ns/default/sa/sa-a1"))
 
 
-@cores("tls-identity-of-no-service-account", "v4")
+@tunnels("tls-identity-of-no-service-account", "v4")
 def no_account(bed, v6):
     """Of the trust domain, but nobody whom a policy could name."""
     tls_refused(bed, cert=bed.cert("spiffe://cluster.local/machine/one"))
     tls_refused(bed, cert=bed.cert("spiffe://cluster.local/ns/default/sa/sa-a1/more"))
 
 
-@cores("tls-no-client-certificate", "v4")
+@tunnels("tls-no-client-certificate", "v4")
 def no_certificate(bed, v6):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -538,28 +545,28 @@ def no_certificate(bed, v6):
         pass
 
 
-@cores("tls-foreign-ca", "v4")
+@tunnels("tls-foreign-ca", "v4")
 def foreign_ca(bed, v6):
     os.makedirs(f"{bed.folder}/foreign", exist_ok=True)
     tls_refused(bed, cert=Ca(f"{bed.folder}/foreign", "foreign").leaf(f"URI:{bed.a1.spiffe}"))
 
 
-@cores("tls-no-spiffe-name", "v4")
+@tunnels("tls-no-spiffe-name", "v4")
 def no_spiffe(bed, v6):
     tls_refused(bed, cert=bed.ca.leaf("DNS:somebody"))
 
 
-@cores("tls-server-only-certificate", "v4")
+@tunnels("tls-server-only-certificate", "v4")
 def wrong_usage(bed, v6):
     tls_refused(bed, cert=bed.cert(bed.a1.spiffe, usage="serverAuth"))
 
 
-@cores("tls-alpn-without-h2", "v4")
+@tunnels("tls-alpn-without-h2", "v4")
 def alpn(bed, v6):
     tls_refused(bed, alpn=["http/1.1"])
 
 
-@cores("plaintext-to-15008", "v4")
+@tunnels("plaintext-to-15008", "v4")
 def plaintext_hbone(bed, v6):
     got = traffic.outcome(bed.u1, bed.b1.ip4, 15008, b"GET / HTTP/1.1\r\n\r\n")
     check(got in ("closed", "refused") or got[:1] == b"\x15", f"answered {got!r}")
@@ -573,7 +580,7 @@ OWN_PORTS = (15000, 15001, 15006, 15008, 15020, 15021, 15053, 15080)
 @cores("malicious-calls")
 def malicious(bed, v6):
     """From outside, from the pod itself, and through the mesh: refused, closed, dropped or a TLS alert; nothing loops."""
-    agents, node = [n.agent for n in bed.net.nodes], bed.net.nodes[0]
+    agents, node = bed.agents, bed.net.nodes[0]
     before = [a.fds() for a in agents]
     for who, ip in ((bed.u1, bed.a1.ip(v6)), (bed.a1, bed.a1.ip(v6)), (bed.a1, "::1" if v6 else "127.0.0.1"),
                     (bed.b1, bed.a1.ip(v6)), (bed.a1, node.wan6 if v6 else node.wan4), (bed.b1, node.wan6 if v6 else node.wan4)):

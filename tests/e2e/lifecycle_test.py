@@ -14,13 +14,14 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
 from lib.agents import CULVERTD, DRAIN
-from lib.bed import fixture, kinds, not_ztunnel, pair
+from lib.bed import fixture, kinds, not_ztunnel, pair, places
 from lib.net import PATIENCE, inside, scale, stop
 from lib.rows import Table, check, equal, until
 
 T = Table(__file__)
-KEEPERS = [k for k in kinds() if k.startswith("culvert")]
-TUNNELS = [k for k in kinds() if not k.startswith(("culvert", "split"))]
+KEEPERS = [k for k in places() if k.startswith(("culvert", "local"))]
+BPF = [k for k in KEEPERS if k in ("culvert", "local")]
+TUNNELS = [k for k in kinds() if not k.startswith(("culvert", "local", "split"))]
 SPLIT = ["split"] if "culvert" in kinds() else []
 
 
@@ -28,7 +29,7 @@ def each(name, some=None, **kw):
     """Every row has a bed of its own: it ends agents."""
 
     def add(fn):
-        for kind in kinds() if some is None else some:
+        for kind in places() if some is None else some:
             T.row(f"{kind}/{name}", fixture(kind, kind, **kw))(fn)
         return fn
 
@@ -225,7 +226,7 @@ def restart(bed):
     until(lambda: exchange(bed, timeout=3), "connections after the restart")
 
 
-@each("restart-refuses-nobody", [k for k in KEEPERS if k == "culvert"])
+@each("restart-refuses-nobody", BPF)
 def restart_under_load(bed):
     """Connection attempts while there is no agent at all get no answer, and succeed when it is back."""
     agent = bed.a1.node.agent
@@ -239,7 +240,7 @@ def restart_under_load(bed):
     equal(calls.failed, [], "connections that failed")
 
 
-@each("draining-agent-takes-no-connection", [k for k in KEEPERS if k == "culvert"])
+@each("draining-agent-takes-no-connection", BPF)
 def draining(bed):
     """While the last connection drains, an attempt waits for the next agent; it does not end with this one."""
     agent = bed.a1.node.agent
@@ -309,7 +310,7 @@ def killed_server_tunnel(bed):
     until(lambda: exchange(bed, timeout=10), "connections after it", 30)
 
 
-@each("everything-killed-fails-closed", [k for k in KEEPERS if k == "culvert"])
+@each("everything-killed-fails-closed", BPF)
 def killed_all(bed):
     """Keeper and tunnel gone: SYNs get no answer, nothing passes in plaintext, and the same attempt succeeds after
     the restart."""
@@ -357,7 +358,7 @@ def keeper_restart(bed):
         stream.moves()
         calls.more()
         equal(agent.processes("tunnel"), [tunnel], "the tunnel that serves")
-        until(lambda: [p["state"] for p in agent.status("pods")["pods"]] == ["enrolled"] * 2, "the pods to be regained")
+        until(lambda: [p["state"] for p in agent.status("pods")["pods"]] == ["enrolled"] * len(agent.enrolled), "the pods to be regained")
         os.kill(tunnel, signal.SIGKILL)  # the listeners must be the keeper's now
         stream.stopping = True
         until(lambda: agent.processes("tunnel") not in ([], [tunnel]), "another tunnel", 20)
@@ -376,7 +377,7 @@ def keeper_away(bed):
     agent.process.wait()
     until(lambda: re.search(r"next attempt in [23]\d\d\d ms", agent.log()), "the tunnel to try less often", 15)
     agent.start()
-    until(lambda: [p["state"] for p in agent.status("pods")["pods"]] == ["enrolled"] * 2, "the pods to be regained")
+    until(lambda: [p["state"] for p in agent.status("pods")["pods"]] == ["enrolled"] * len(agent.enrolled), "the pods to be regained")
     equal(agent.processes("tunnel"), [tunnel], "tunnels")
     equal(agent.status()["tunnel"]["restarts"], 0, "restarts")
     exchange(bed)
@@ -440,7 +441,7 @@ def split_keeper_restart(bed):
         keeper.process.wait()
         calls.more()
         keeper.spawn([CULVERTD, "node"])
-        until(lambda: [p["state"] for p in keeper.status("pods")["pods"]] == ["enrolled"] * 2, "the pods to be regained")
+        until(lambda: [p["state"] for p in keeper.status("pods")["pods"]] == ["enrolled"] * len(keeper.enrolled), "the pods to be regained")
         calls.more()
     calls.stop()
     equal(calls.failed, [], "connections that failed")
@@ -484,7 +485,7 @@ def forgotten(bed):
     exchange(bed)
 
 
-@each("foreign-mark-is-refused-under-a-keeper", [k for k in KEEPERS if k == "culvert"], env={"PACKET_MARK": "4"}, pods=())
+@each("foreign-mark-is-refused-under-a-keeper", BPF, env={"PACKET_MARK": "4"}, pods=())
 def foreign_mark(bed):
     """Its own connections would be captured again: the pod is not served, and a line says why."""
     agent = bed.a1.node.agent
@@ -493,7 +494,7 @@ def foreign_mark(bed):
     agent.ctl("unenrol", f"/run/netns/{bed.a1.ns}", ok=False)
 
 
-@each("enrolling-keeps-connections", [k for k in KEEPERS if k == "culvert"], pods=("a1", "b1", "b2"))
+@each("enrolling-keeps-connections", BPF, pods=("a1", "b1", "b2"))
 def enrol_running(bed):
     """A connection from before enrolment goes on in plaintext, the next one is carried."""
     agent = bed.a2.node.agent

@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import agents, traffic
-from lib.bed import fixture, kinds, not_ztunnel
+from lib.bed import fixture, not_ztunnel, places
 from lib.net import PATIENCE, read_all, read_exactly, scale
 from lib.rows import Table, check, equal, until
 
@@ -24,7 +24,7 @@ IDLE_MAX = 3788        # bytes of anonymous memory of an idle connection, on eac
 
 def each(name, fresh=False):
     def add(fn):
-        for kind in kinds():
+        for kind in places():
             T.row(f"{kind}/{name}", bed(kind) if fresh else BEDS[kind])(fn)
         return fn
 
@@ -35,7 +35,7 @@ def bed(kind):
     return fixture(kind, kind, env={"RUST_LOG": "warn"})
 
 
-BEDS = {k: bed(k) for k in kinds()}
+BEDS = {k: bed(k) for k in places()}
 
 
 def anonymous(pid):
@@ -52,7 +52,7 @@ def raise_files():
 @each(f"{AT_ONCE}-at-once")
 def at_once(bed):
     raise_files()
-    both = [n.agent for n in bed.net.nodes]
+    both = [bed.a1.node.agent, bed.b1.node.agent]
     with bed.b1.listen(8080) as listener:
         warm_up(bed, listener)
         before = [a.fds() for a in both]
@@ -87,7 +87,7 @@ def idle(bed):
     """What a connection costs that has carried data and rests, beyond what the agent kept from a first round."""
     not_ztunnel(bed, "needs 5.3 KiB")
     raise_files()
-    both = [n.agent for n in bed.net.nodes]
+    both = [bed.a1.node.agent, bed.b1.node.agent]
     with bed.b1.listen(8080) as listener:
         warm_up(bed, listener)
         before = [anonymous(a.tunnel_pid()) for a in both]
@@ -156,7 +156,7 @@ def calls(bed, n):
 
 @each(f"{SHORT}-short")
 def short(bed):
-    both = [n.agent for n in bed.net.nodes]
+    both = [bed.a1.node.agent, bed.b1.node.agent]
     listener = bed.b1.listen(8080)
     listener.settimeout(None)
     servers = [traffic.Task(serve, listener) for _ in range(THREADS)]

@@ -20,7 +20,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
 from lib.agents import BUILD, CULVERTCTL, sanitized
-from lib.bed import Bed, kinds, pair
+from lib.bed import Bed, kinds, pair, places
 from lib.load import Load
 from lib.net import PATIENCE, scale
 from lib.rows import Table, check, equal, until
@@ -33,7 +33,7 @@ RATE = scale.count(200, 10)     # connections a second
 STREAMS = scale.count(50, 5)    # of bulk data
 STREAM_RATE = scale.size(1 << 20 if UPGRADES >= 10 else 1 << 18)
 BPF = [k for k in kinds() if k == "culvert"]
-KEEPERS = [k for k in kinds() if k.startswith("culvert")]
+KEEPERS = [k for k in places() if k.startswith(("culvert", "local"))]
 PROGRAM = "libexec/culvert/culvert-tunnel"
 DYING = 0.5  # seconds from a SIGKILL until the sockets are closed
 
@@ -126,7 +126,7 @@ def report(**figures):
 @each(f"{UPGRADES}-upgrades-lose-nothing", KEEPERS)
 def upgrades(bed):
     """Of both nodes in turn, under bulk data and new connections; each generation keeps streams of its own."""
-    agents = [n.agent for n in bed.net.nodes]
+    agents = [bed.a1.node.agent, bed.b1.node.agent]
     first = [serving(a) for a in agents]
     with contextlib.ExitStack() as stack:
         stack.enter_context(Load(bed.b1, "echo", 8090))

@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
-from lib.bed import Bed, kinds, pair
+from lib.bed import Bed, pair, places
 from lib.net import PATIENCE, read_exactly
 from lib.rows import Table, check, equal, until
 
@@ -57,12 +57,12 @@ class Waypoints(Bed):
         return self.b2.listen(PORT if FORMS[self.form] else port, loopback if self.form == "proxy" else "::")
 
 
-BEDS = {(kind, form): lambda kind=kind, form=form: Waypoints(kind, form) for kind in kinds() for form in FORMS}
+BEDS = {(kind, form): lambda kind=kind, form=form: Waypoints(kind, form) for kind in places() for form in FORMS}
 
 
 def rows(name, *forms, families=(False, True)):
     def add(fn):
-        for kind in kinds():
+        for kind in places():
             for form in forms or ["plain"]:
                 for v6 in families:
                     T.row(f"{kind}/{form}/{'v6' if v6 else 'v4'}/{name}", BEDS[kind, form], v6)(fn)
@@ -117,7 +117,7 @@ def goes_to_waypoint(bed, client, ip, port, v6, **more):
         traffic.echo(c, s)
         c.close()
         s.close()
-    want = {"dst_hbone_addr": text(ip, port), "direction": "outbound", "message": "connection complete"}
+    want = {"dst_hbone_addr": text(ip, port), "direction": "outbound", "message": "connection complete", "src_identity": client.spiffe}
     line = until(lambda: client.node.agent.access(**want), f"a line with {want}")[-1]
     want = {"dst.workload": "b2", "dst.identity": bed.b2.spiffe, "src.identity": client.spiffe, "error": None, **more}
     equal({k: line.get(k) for k in want}, want, "the client's line")

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test bed: the network of net.py, a CA, the mesh file, an agent on each node, all mesh pods enrolled."""
+"""A test bed: the network of net.py, a CA, the mesh file, an agent on each node, all mesh pods enrolled.
+
+Kinds of agents are those of agents.py. Those that begin with "local" have all pods on one node, where bytes go from socket to
+socket: `local` is culvert, `local-dropin` dropin, and so on; `local-hbone` is `local` with CULVERT_LOCAL_HBONE."""
 import contextlib
 import os
 import sys
 
 from . import agents, pki, traffic
 from .mesh import Mesh
-from .net import PATIENCE, Network, folder
+from .net import PATIENCE, Network, OneNode, folder
 from .rows import Skip
 
 VIP4, VIP6 = "10.72.0.1", "fd72::1"
 
 
+LOCAL = {"local": "culvert", "local-iptables": "culvert-iptables", "local-dropin": "dropin", "local-hbone": "culvert"}
+
+
 class Bed:
     def __init__(self, kinds, env=None, pods=("a1", "a2", "b1", "b2"), prepare=None):
-        self.kinds, self.env, self.enrol, self.prepare = kinds, env or {}, pods, prepare
+        self.kinds, self.env, self.enrol, self.prepare = kinds, dict(env or {}), pods, prepare
+        self.local = kinds[0] in LOCAL
+        if self.local:
+            self.kinds = (LOCAL[kinds[0]], None)
+            self.env |= {"CULVERT_LOCAL_HBONE": "true"} if kinds[0] == "local-hbone" else {}
         self.stack = contextlib.ExitStack()
         self.agents, self.certs = [], {}
 
@@ -32,7 +42,7 @@ class Bed:
 
     def _start(self):
         self.folder = self.stack.enter_context(folder("e2e"))
-        self.net = self.stack.enter_context(Network())
+        self.net = self.stack.enter_context(OneNode() if self.local else Network())
         self.ca = pki.Ca(self.folder)
         self.pod = self.net.pods
         for name, pod in self.pod.items():
@@ -98,6 +108,19 @@ def fixture(*kinds, **kw):
 def kinds():
     """The agents that the core rows run on; E2E_KINDS="ztunnel" runs them on a peer instead."""
     return os.environ.get("E2E_KINDS", "culvert culvert-iptables dropin").split()
+
+
+def places(always=False):
+    """The same, and pods of one node: where that is `always` worth its time, and with E2E_LOCAL=1."""
+    if "E2E_KINDS" in os.environ or not (always or os.environ.get("E2E_LOCAL")):
+        return kinds()
+    return [*kinds(), "local"]
+
+
+def two_nodes(bed, why):
+    """For rows that are about what goes between nodes."""
+    if bed.local:
+        raise Skip(f"between pods of one node {why}")
 
 
 @contextlib.contextmanager

@@ -16,12 +16,21 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Network(topology.Network):
-    def __init__(self):
-        super().__init__("e2e", (*self.PODS, (1, "u1", 9, False)))
+    OUTSIDE = ((1, "u1", 9, False),)
+
+    def __init__(self, pods=topology.Network.PODS):
+        super().__init__("e2e", (*pods, *self.OUTSIDE))
 
     def __enter__(self):
         topology.sweep("e2e")
         return super().__enter__()
+
+
+class OneNode(Network):
+    """All pods on the first node."""
+
+    def __init__(self):
+        super().__init__((*self.PODS[:2], (1, "b1", 4, True), (1, "b2", 5, True)))
 
 
 def reset(s):
