@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "data/plane.h"
-#include "state/store.h"
+#include "state/authorize.h"
 
 void conn_init(struct conn *c, struct worker *w, struct pod *p, bool inbound, const struct conn_ops *ops)
 {
@@ -153,52 +153,25 @@ static void log_dry_runs(const struct conn *c, const struct policy_result *r)
 		log_dry_run(c, NULL, "dry-run: no allow policies match");
 }
 
-static bool evaluate(struct conn *c, const struct workload *wl, const struct policy_facts *f, char *why, size_t len)
-{
-	struct policy *policies[CONN_POLICIES_MAX];
-	struct policy_result r;
-	unsigned missing, n = store_policies_for(c->w->o->store, wl, policies, CONN_POLICIES_MAX, &missing);
-
-	if (missing && policy_line_due(c, LOG_WARN))
-		log_msg(LOG_WARN, policy_target, "%s/%s names %u policies that are unknown; the others are enforced",
-			wl->ns, wl->name, missing);
-	if (n > CONN_POLICIES_MAX) {
-		snprintf(why, len, "more than %d policies apply", CONN_POLICIES_MAX);
-		return false;
-	}
-	r = policy_evaluate(policies, n, f);
-	log_dry_runs(c, &r);
-	if (r.verdict != POLICY_ALLOWED)
-		policy_reason(&r, why, len);
-	return r.verdict == POLICY_ALLOWED;
-}
-
 bool conn_allowed(struct conn *c, char *why, size_t len)
 {
-	const char *peer = rstr_text(c->src_identity);
-	struct policy_facts f = {.src = c->src, .dst = c->original};
-	struct identity id;
-	struct workload *wl;
-	bool ok = false;
+	struct authorize_request q = {.src = c->src, .dst = c->original, .peer = rstr_text(c->src_identity)};
+	struct store *s = c->w->o->store;
+	struct authorize_result r;
 
-	if (peer) {
-		if (identity_parse(&id, peer) < 0) { /* nobody of whom a DENY could speak */
-			snprintf(why, len, "the peer is no service account");
-			return false;
-		}
-		f.peer = &id;
-		f.principal = id.trust_domain;
-	}
 	store_read_lock();
-	wl = store_local_workload(c->w->o->store, c->pod->ns, c->pod->sa, c->pod->name);
-	if (!wl)
-		wl = c->destination; /* gone from the mesh: judged as it was */
-	if (wl)
-		ok = evaluate(c, wl, &f, why, len);
-	else
-		snprintf(why, len, "the workload is unknown");
+	q.local = store_local_workload(s, c->pod->ns, c->pod->sa, c->pod->name);
+	if (!q.local)
+		q.local = c->destination; /* gone from the mesh: judged as it was */
+	authorize(s, &q, &r);
+	if (r.missing && policy_line_due(c, LOG_WARN))
+		log_msg(LOG_WARN, policy_target, "%s/%s names %u policies that are unknown; the others are enforced",
+			q.local->ns, q.local->name, r.missing);
+	log_dry_runs(c, &r.policies);
 	store_read_unlock();
-	return ok;
+	if (!r.allowed)
+		snprintf(why, len, "%s", r.why);
+	return r.allowed;
 }
 
 /* --- all of them ------------------------------------------------------------------------------------------ */

@@ -10,8 +10,7 @@
 #include "state/policy.h"
 
 enum {
-	CONN_POLICIES_MAX = 512, /* that apply to one workload; beyond it all is denied */
-	CONN_POLICY_LINES = 20,	 /* a second and thread, about policies in dry run or unknown */
+	CONN_POLICY_LINES = 20, /* a second and thread, about policies in dry run or unknown */
 	CONN_POLICY_NAME_MAX = 512,
 };
 

@@ -7,34 +7,6 @@
 #include "data/plane.h"
 #include "state/route.h"
 
-static int status_of(enum inbound_error e)
-{
-	return e == INBOUND_OK ? 200 : e == INBOUND_IP_MISMATCH ? 400 : 503;
-}
-
-static void explain(enum inbound_error e, const struct inbound_request *q, char *why, size_t len)
-{
-	char a[ADDR_STRLEN], b[ADDR_STRLEN];
-
-	switch (e) {
-	case INBOUND_IP_MISMATCH:
-		snprintf(why, len, "ip mismatch: %s != %s", addr_str(&q->pod_ip, a), addr_str(&q->authority.ip, b));
-		break;
-	case INBOUND_UNKNOWN_HOST:
-		snprintf(why, len, "requested service %s is unknown or not of this pod", q->host);
-		break;
-	case INBOUND_NO_PORT:
-		snprintf(why, len, "requested service %s cannot resolve port %u", q->host ? q->host : "",
-			 q->authority.port);
-		break;
-	case INBOUND_ILLEGAL_PORT:
-		snprintf(why, len, "attempted recursive call to ourselves");
-		break;
-	case INBOUND_OK:
-		break;
-	}
-}
-
 int inbound_target(struct conn *in, struct worker *w, struct addr pod_ip, const char *host, struct inbound_target *out,
 		   char *why, size_t len)
 {
@@ -69,8 +41,8 @@ int inbound_target(struct conn *in, struct worker *w, struct addr pod_ip, const 
 		in->original.ip = addr_is4(&pod_ip) ? addr_loopback4 : addr_loopback6;
 	if (!in->service && r.service)
 		in->service = service_ref(r.service);
-	explain(r.error, &q, why, len);
-	status = status_of(r.error);
+	route_inbound_reason(r.error, &q, why, len);
+	status = route_inbound_status(r.error);
 	route_inbound_release(&r);
 	return status;
 }

@@ -99,6 +99,7 @@ struct fitness {
 	bool fit;
 	unsigned rank;
 	uint16_t port;
+	const char *unfit; /* why not */
 };
 
 static struct fitness endpoint_fitness(const struct service *v, const struct endpoint_ref *e,
@@ -108,14 +109,22 @@ static struct fitness endpoint_fitness(const struct service *v, const struct end
 	struct fitness f = {0};
 	unsigned matched;
 
-	if (!w->capacity || !balance_port(v, w, e->part, q->port, q->waypoint, &f.port))
+	if (!w->capacity) {
+		f.unfit = "its weight is 0";
 		return f;
+	}
+	if (!balance_port(v, w, e->part, q->port, q->waypoint, &f.port)) {
+		f.unfit = "it has no port for this one";
+		return f;
+	}
 	if (v->lb_mode != LB_STANDARD) {
 		f.rank = balance_rank(v, q->source, w, &matched);
+		f.unfit = "its place is not that of the client, and the service is strict";
 		if (v->lb_mode == LB_STRICT && matched < v->n_lb_scopes)
 			return f;
 	}
 	f.fit = reachable(w, q->source);
+	f.unfit = "no address, name or gateway leads to it";
 	return f;
 }
 
@@ -136,7 +145,7 @@ static bool pick_drawn(const struct service *v, const struct balance_request *q,
 	return false;
 }
 
-struct balance_choice balance_pick(const struct service *v, const struct balance_request *q)
+static struct balance_choice pick(const struct service *v, const struct balance_request *q)
 {
 	struct balance_choice out = {0};
 	unsigned best = 0;
@@ -163,6 +172,46 @@ struct balance_choice balance_pick(const struct service *v, const struct balance
 		at -= out.workload->capacity;
 	}
 	return out;
+}
+
+static void explain_one(const struct service *v, const struct endpoint_ref *e, const struct balance_request *q,
+			unsigned best, bool chosen)
+{
+	struct fitness f = endpoint_fitness(v, e, q);
+	const struct workload *w = e->workload;
+
+	if (!f.fit)
+		why_note(q->why, "endpoint", "%s/%s: not fit: %s", w->ns, w->name, f.unfit);
+	else if (f.rank < best)
+		why_note(q->why, "endpoint", "%s/%s: others are nearer", w->ns, w->name);
+	else
+		why_note(q->why, "endpoint", "%s/%s: fit, weight %u, port %u%s", w->ns, w->name, w->capacity, f.port,
+			 chosen ? "; this one, as if by chance" : "");
+}
+
+static void explain(const struct service *v, const struct balance_request *q, const struct workload *chosen)
+{
+	unsigned best = 0;
+
+	for (unsigned i = 0; i < v->n_endpoints; i++) {
+		struct fitness f = endpoint_fitness(v, &v->endpoints[i], q);
+
+		best = f.fit && f.rank > best ? f.rank : best;
+	}
+	why_note(q->why, "endpoint", "service %s/%s has %u endpoints in rotation", v->ns, v->hostname, v->n_endpoints);
+	for (unsigned i = 0; i < v->n_endpoints && i < WHY_ENDPOINTS_MAX; i++)
+		explain_one(v, &v->endpoints[i], q, best, v->endpoints[i].workload == chosen);
+	if (v->n_endpoints > WHY_ENDPOINTS_MAX)
+		why_note(q->why, "endpoint", "and %u more", v->n_endpoints - WHY_ENDPOINTS_MAX);
+}
+
+struct balance_choice balance_pick(const struct service *v, const struct balance_request *q)
+{
+	struct balance_choice c = pick(v, q);
+
+	if (q->why)
+		explain(v, q, c.workload);
+	return c;
 }
 
 static bool family_allowed(const struct service *v, const struct addr *ip)

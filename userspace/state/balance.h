@@ -3,12 +3,14 @@
  * functions. */
 #pragma once
 #include "state/mesh.h"
+#include "state/why.h"
 
 struct balance_request {
 	const struct workload *source;
 	uint16_t port;	 /* of the service */
 	bool waypoint;	 /* the service is a waypoint: a port that it does not list is good for an application tunnel */
 	uint64_t random; /* same value, same choice */
+	struct why *why; /* or NULL */
 };
 
 struct balance_choice {

@@ -68,10 +68,6 @@ static bool accounts_hit(const struct account_match *a, unsigned n, const struct
 	return false;
 }
 
-/* One attribute: its positive list is empty or hit, its negative list is not hit. */
-#define PASSES(hit, m, list, fact) \
-	((!(m)->n_##list || hit((m)->list, (m)->n_##list, fact)) && !hit((m)->not_##list, (m)->n_not_##list, fact))
-
 static bool principals_hit(const struct string_match *m, unsigned n, const char *principal)
 {
 	return principal && strings_hit(m, n, (struct text){principal, strlen(principal)});
@@ -97,39 +93,88 @@ static bool match_is_empty(const struct policy_match *m)
 _Static_assert(2 * (0 ATTRIBUTES(ONE)) == 0 POLICY_MATCH_LISTS(ONE), "a list of matches that nobody looks at");
 #undef ONE
 
-static bool match_hit(const struct policy_match *m, const struct policy_facts *f)
+/* What keeps these facts from matching; NULL: they match. An attribute passes when its positive list is empty or hit and
+ * its negative list is not hit. */
+static const char *match_miss(const struct policy_match *m, const struct policy_facts *f)
 {
 	struct text ns = f->peer ? (struct text){f->peer->ns, f->peer->ns_len} : (struct text){"", 0};
 
-#define AND_PASSES(hit, list, fact) &&PASSES(hit, m, list, fact)
-	return !match_is_empty(m) ATTRIBUTES(AND_PASSES);
-#undef AND_PASSES
+	if (match_is_empty(m))
+		return "an empty match";
+#define MISS(hit, list, fact)                                \
+	if (m->n_##list && !hit(m->list, m->n_##list, fact)) \
+		return #list;                                \
+	if (hit(m->not_##list, m->n_not_##list, fact))       \
+		return "not_" #list;
+	ATTRIBUTES(MISS)
+#undef MISS
+	return NULL;
 }
 
-static bool clause_hit(const struct policy_clause *c, const struct policy_facts *f)
+static const char *clause_miss(const struct policy_clause *c, const struct policy_facts *f)
 {
-	for (unsigned i = 0; i < c->n_matches; i++)
-		if (match_hit(&c->matches[i], f))
-			return true;
-	return !c->n_matches;
+	const char *miss = NULL;
+
+	for (unsigned i = 0; i < c->n_matches; i++) {
+		miss = match_miss(&c->matches[i], f);
+		if (!miss)
+			return NULL;
+	}
+	return miss;
 }
 
-static bool rule_hit(const struct policy_rule *r, const struct policy_facts *f)
+static const char *rule_miss(const struct policy_rule *r, const struct policy_facts *f)
 {
-	for (unsigned i = 0; i < r->n_clauses; i++)
-		if (!clause_hit(&r->clauses[i], f))
-			return false;
-	return true;
+	for (unsigned i = 0; i < r->n_clauses; i++) {
+		const char *miss = clause_miss(&r->clauses[i], f);
+
+		if (miss)
+			return miss;
+	}
+	return NULL;
+}
+
+/* The number of the first rule that matches, from 1; 0: none, and `miss` says of the last one why. */
+static unsigned rule_find(const struct policy *p, const struct policy_facts *f, const char **miss)
+{
+	*miss = "no rule";
+	for (unsigned i = 0; i < p->n_rules; i++) {
+		*miss = rule_miss(&p->rules[i], f);
+		if (!*miss)
+			return i + 1;
+	}
+	return 0;
 }
 
 bool policy_matches(const struct policy *p, const struct policy_facts *f)
 {
+	const char *miss;
+
 	if (p->unparseable)
 		return p->action == POLICY_DENY;
-	for (unsigned i = 0; i < p->n_rules; i++)
-		if (rule_hit(&p->rules[i], f))
-			return true;
-	return false;
+	return rule_find(p, f, &miss) != 0;
+}
+
+/* One by one, also those that a verdict does not need. */
+static void explain(struct policy *const *policies, unsigned n, const struct policy_facts *f)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct policy *p = policies[i];
+		const char *what = p->action == POLICY_DENY ? "DENY" : "ALLOW", *miss;
+		const char *dry = p->dry_run ? " (dry run)" : "";
+		unsigned rule = rule_find(p, f, &miss);
+
+		if (p->unparseable)
+			why_note(f->why, "policy", "%s %s/%s%s: an entry could not be understood, so it %s", what,
+				 p->ns, p->name, dry,
+				 p->action == POLICY_DENY ? "matches everything" : "allows nothing");
+		else if (rule)
+			why_note(f->why, "policy", "%s %s/%s%s: rule %u of %u matches", what, p->ns, p->name, dry, rule,
+				 p->n_rules);
+		else
+			why_note(f->why, "policy", "%s %s/%s%s: none of %u rules matches; the last one fails at %s",
+				 what, p->ns, p->name, dry, p->n_rules, miss);
+	}
 }
 
 static const struct policy *first_match(struct policy *const *policies, unsigned n, const struct policy_facts *f,
@@ -154,6 +199,8 @@ struct policy_result policy_evaluate(struct policy *const *policies, unsigned n,
 	struct policy_result r = {.verdict = POLICY_ALLOWED};
 	bool enforced = any_allow(policies, n, false);
 
+	if (f->why)
+		explain(policies, n, f);
 	r.dry_run_denied = first_match(policies, n, f, POLICY_DENY, true);
 	r.by = first_match(policies, n, f, POLICY_DENY, false);
 	if (r.by) {

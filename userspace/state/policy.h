@@ -5,11 +5,13 @@
 #pragma once
 #include "state/identity.h"
 #include "state/mesh.h"
+#include "state/why.h"
 
 struct policy_facts {
 	struct endpoint src, dst;    /* TCP peer; final destination */
 	const struct identity *peer; /* NULL: not authenticated */
 	const char *principal;	     /* the peer's identity without "spiffe://"; NULL with `peer` NULL */
+	struct why *why;	     /* or NULL */
 };
 
 enum policy_verdict {

@@ -4,6 +4,7 @@
  * it are descriptions, without their endpoints. */
 #pragma once
 #include "state/store.h"
+#include "state/why.h"
 
 enum { ROUTE_SANS_MAX = 32 };
 
@@ -19,6 +20,7 @@ struct route_request {
 	struct endpoint target;	       /* original destination */
 	uint64_t random;	       /* picks the endpoint; same value, same choice */
 	bool socks;		       /* SOCKS5 is served */
+	struct why *why;	       /* or NULL */
 };
 
 enum route_kind {
@@ -82,6 +84,9 @@ struct inbound_route {
 
 void route_inbound(struct store *s, const struct inbound_request *q, struct inbound_route *out);
 void route_inbound_release(struct inbound_route *r);
+/* What the client is answered, and one line about it ("" for INBOUND_OK). */
+int route_inbound_status(enum inbound_error e);
+void route_inbound_reason(enum inbound_error e, const struct inbound_request *q, char *why, size_t len);
 /* The service of the local workload that best explains a plaintext connection to `dst`, or NULL. */
 struct service *route_service_by_port(struct store *s, const struct workload *local, uint16_t port);
 

@@ -2,6 +2,8 @@
 /* Owns the inbound decision: whether a CONNECT may mean this pod, and which port and service of it. */
 #include "state/route.h"
 
+#include <stdio.h>
+
 #include "state/arena.h"
 #include "state/upstream.h"
 
@@ -176,4 +178,32 @@ void route_inbound_release(struct inbound_route *r)
 {
 	service_unref(r->service);
 	*r = (struct inbound_route){0};
+}
+
+int route_inbound_status(enum inbound_error e)
+{
+	return e == INBOUND_OK ? 200 : e == INBOUND_IP_MISMATCH ? 400 : 503;
+}
+
+void route_inbound_reason(enum inbound_error e, const struct inbound_request *q, char *why, size_t len)
+{
+	char a[ADDR_STRLEN], b[ADDR_STRLEN];
+
+	switch (e) {
+	case INBOUND_IP_MISMATCH:
+		snprintf(why, len, "ip mismatch: %s != %s", addr_str(&q->pod_ip, a), addr_str(&q->authority.ip, b));
+		break;
+	case INBOUND_UNKNOWN_HOST:
+		snprintf(why, len, "requested service %s is unknown or not of this pod", q->host);
+		break;
+	case INBOUND_NO_PORT:
+		snprintf(why, len, "requested service %s cannot resolve port %u", q->host ? q->host : "",
+			 q->authority.port);
+		break;
+	case INBOUND_ILLEGAL_PORT:
+		snprintf(why, len, "attempted recursive call to ourselves");
+		break;
+	case INBOUND_OK:
+		why[0] = '\0';
+	}
 }

@@ -2,6 +2,7 @@
 /* Owns the outbound decision: who is dialled, through what, and which identities may answer. */
 #include "state/route.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "ports.h"
@@ -23,17 +24,21 @@ static void reject(struct ctx *c, const char *reason)
 {
 	c->out->kind = ROUTE_REJECT;
 	c->out->reason = reason;
+	WHY(c->q->why, "refused", "%s", reason);
 }
 
 static void passthrough(struct ctx *c, const struct endpoint *to)
 {
+	char at[ENDPOINT_STRLEN];
+
+	WHY(c->q->why, "protocol", "plain TCP to %s", endpoint_str(to, at));
 	c->out->kind = ROUTE_PASSTHROUGH;
 	c->out->next_hop = *to;
 }
 
 static struct upstream_query query(const struct ctx *c, uint64_t salt)
 {
-	return (struct upstream_query){c->q->source, c->q->target.ip, balance_mix(c->q->random, salt)};
+	return (struct upstream_query){c->q->source, c->q->target.ip, balance_mix(c->q->random, salt), c->q->why};
 }
 
 /* --- identities ----------------------------------------------------------------------------------------- */
@@ -89,6 +94,8 @@ static bool has_place(struct ctx *c, const struct upstream *u)
 
 static bool hop(struct ctx *c, const struct upstream *u, uint16_t port, const struct endpoint *authority)
 {
+	char at[ENDPOINT_STRLEN], to[ENDPOINT_STRLEN];
+
 	if (!has_place(c, u))
 		return false;
 	if (!peers_add_upstream(&c->out->expect, u)) {
@@ -98,6 +105,9 @@ static bool hop(struct ctx *c, const struct upstream *u, uint16_t port, const st
 	c->out->kind = ROUTE_HBONE;
 	c->out->next_hop = (struct endpoint){u->at.ip, port};
 	c->out->authority = *authority;
+	WHY(c->q->why, "protocol", "HBONE to %s/%s, %s, for %s; it must be %s", u->workload->ns, u->workload->name,
+	    u->has_addr ? endpoint_str(&c->out->next_hop, at) : u->workload->hostname, endpoint_str(authority, to),
+	    c->out->expect.id[0]);
 	c->out->destination = workload_ref(u->workload);
 	return true;
 }
@@ -109,6 +119,9 @@ static void through_gateway(struct ctx *c, const struct upstream *beyond, const 
 	struct upstream_query q = query(c, CHOOSE_GATEWAY);
 	struct upstream u;
 
+	WHY(c->q->why, "network",
+	    "%s/%s is on network \"%s\", the client on \"%s\": through its gateway, HBONE within HBONE",
+	    beyond->workload->ns, beyond->workload->name, beyond->workload->network, c->q->source->network);
 	if (!service) {
 		reject(c, "no service for target");
 		return;
@@ -129,11 +142,26 @@ static void through_gateway(struct ctx *c, const struct upstream *beyond, const 
 		reject(c, "out of memory");
 }
 
+static void note_waypoint(struct ctx *c, const struct gateway *g, const struct service *service)
+{
+	char ip[ADDR_STRLEN], name[WHY_TEXT_MAX / 2];
+
+	if (!c->q->why)
+		return;
+	if (g->kind == GATEWAY_ADDR)
+		snprintf(name, sizeof name, "%s", addr_str(&g->addr.ip, ip));
+	else
+		snprintf(name, sizeof name, "%s/%s", g->ns, g->hostname);
+	why_note(c->q->why, "waypoint", "the %s is behind waypoint %s, port %u, which decides where it goes from there",
+		 service ? "service" : "workload", name, g->hbone_port);
+}
+
 static void through_waypoint(struct ctx *c, const struct gateway *g, const struct service *service)
 {
 	struct upstream_query q = query(c, CHOOSE_WAYPOINT);
 	struct upstream u;
 
+	note_waypoint(c, g, service);
 	if (upstream_by_gateway(c->store, &q, g, true, &u) != UPSTREAM_FOUND) {
 		c->out->missing = *g;
 		reject(c, "unknown waypoint");
@@ -159,6 +187,8 @@ static void no_upstream(struct ctx *c, enum upstream_result e)
 {
 	if (e == UPSTREAM_UNKNOWN)
 		c->out->missing = (struct gateway){.kind = GATEWAY_ADDR, .addr = {c->q->network, c->q->target.ip}};
+	if (e == UPSTREAM_PASSTHROUGH)
+		WHY(c->q->why, "destination", "the service wants connections to go where the client dialled");
 	if (e == UPSTREAM_UNKNOWN || e == UPSTREAM_PASSTHROUGH)
 		passthrough(c, &c->q->target);
 	else
@@ -177,6 +207,7 @@ static void to_upstream(struct ctx *c, const struct upstream *u, const struct se
 	} else if (u->workload->protocol == PROTO_HBONE) {
 		hop(c, u, PORT_HBONE, &u->at);
 	} else if (has_place(c, u)) {
+		WHY(c->q->why, "protocol", "%s/%s does not speak HBONE", u->workload->ns, u->workload->name);
 		passthrough(c, &u->at);
 		c->out->destination = workload_ref(u->workload);
 	}
@@ -201,6 +232,25 @@ static bool calls_itself(const struct route_request *q)
 	return addr_is_loopback(&q->target.ip);
 }
 
+/* `v`: the service that has the address, unless a workload has it. */
+static void note_target(const struct ctx *c, const struct service *v)
+{
+	const struct workload *w;
+	char ip[ADDR_STRLEN];
+
+	if (!c->q->why)
+		return;
+	addr_str(&c->q->target.ip, ip);
+	w = v ? NULL : store_workload_by_addr(c->store, c->q->network, &c->q->target.ip);
+	if (v)
+		why_note(c->q->why, "destination", "%s is an address of service %s/%s", ip, v->ns, v->hostname);
+	else if (w)
+		why_note(c->q->why, "destination", "%s is workload %s/%s on node \"%s\"", ip, w->ns, w->name, w->node);
+	else
+		why_note(c->q->why, "destination", "nothing in the mesh has the address %s that %s may see", ip,
+			 c->q->source->ns);
+}
+
 void route_outbound(struct store *s, const struct route_request *q, struct route *out)
 {
 	struct ctx c = {s, q, out};
@@ -218,6 +268,7 @@ void route_outbound(struct store *s, const struct route_request *q, struct route
 	/* A workload of this address comes before a service of it. */
 	if (!store_workload_by_addr(s, q->network, &q->target.ip))
 		v = store_service_by_vip(s, q->network, &q->target.ip, q->source->ns);
+	note_target(&c, v);
 	waypoint = v ? service_waypoint(&c, v) : NULL;
 	out->service = v ? service_ref(service_description(v)) : NULL;
 	if (waypoint && waypoint->kind != GATEWAY_NONE) {

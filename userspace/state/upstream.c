@@ -16,7 +16,7 @@ static enum upstream_result found(struct workload *w, struct service *v, const s
 static enum upstream_result by_service(struct service *v, const struct upstream_query *q, const struct addr *asked,
 				       uint16_t port, bool waypoint, struct upstream *out)
 {
-	struct balance_request b = {q->source, port, waypoint, q->random};
+	struct balance_request b = {q->source, port, waypoint, q->random, q->why};
 	struct balance_choice c = balance_pick(v, &b);
 
 	if (!c.workload)

@@ -3,11 +3,13 @@
  * everything is borrowed. */
 #pragma once
 #include "state/store.h"
+#include "state/why.h"
 
 struct upstream_query {
 	const struct workload *source;
 	struct addr asked; /* the address that the application dialled; its family is preferred */
 	uint64_t random;
+	struct why *why; /* or NULL */
 };
 
 struct upstream {
