@@ -46,7 +46,7 @@ static void tcp_pair(int fd[2])
 	close(listener);
 }
 
-static void on_moved(void *owner, bool from_a, size_t n)
+static void on_moved(void *owner, bool from_a, const struct iovec *iov, size_t n)
 {
 	((struct joined *)owner)->moved[from_a] += n;
 }

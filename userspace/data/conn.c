@@ -5,7 +5,9 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "data/failures.h"
 #include "data/plane.h"
+#include "data/tap_hooks.h"
 #include "state/authorize.h"
 
 void conn_init(struct conn *c, struct worker *w, struct pod *p, bool inbound, const struct conn_ops *ops)
@@ -15,6 +17,7 @@ void conn_init(struct conn *c, struct worker *w, struct pod *p, bool inbound, co
 	c->pod = pod_ref(p);
 	c->inbound = inbound;
 	c->since = loop_now(w->loop);
+	c->id = w->serial++ * DATA_WORKERS_MAX + w->index;
 	list_add_tail(&w->conns, &c->link);
 	__atomic_store_n(&w->n_conns, w->n_conns + 1, __ATOMIC_RELAXED); /* the control thread reads it */
 	traffic_sockets(inbound ? REPORT_DESTINATION : REPORT_SOURCE, 1);
@@ -67,18 +70,54 @@ void conn_opened(struct conn *c)
 	facts_of(c, &f, target);
 	c->traffic = traffic_open(&f);
 	c->opened = true;
+	if (tap_wanted(c->w))
+		tap_opened(c);
 }
 
-void conn_received(struct conn *c, size_t n)
+void conn_received(struct conn *c, const struct iovec *iov, size_t n)
 {
+	if (tap_wanted(c->w))
+		tap_bytes(c, true, iov, n);
 	c->received += n;
 	traffic_received(c->traffic, n);
 }
 
-void conn_sent(struct conn *c, size_t n)
+void conn_sent(struct conn *c, const struct iovec *iov, size_t n)
 {
+	if (tap_wanted(c->w))
+		tap_bytes(c, false, iov, n);
 	c->sent += n;
 	traffic_sent(c->traffic, n);
+}
+
+static void copy(char *to, size_t len, const char *text)
+{
+	snprintf(to, len, "%s", text ? text : "");
+}
+
+static void fill(struct failure *f, const struct pod *p, const char *src, const char *dst, const char *why)
+{
+	clock_gettime(CLOCK_REALTIME, &f->at);
+	copy(f->pod_ns, sizeof f->pod_ns, p->ns);
+	copy(f->pod_name, sizeof f->pod_name, p->name);
+	copy(f->src_identity, sizeof f->src_identity, src);
+	copy(f->dst_identity, sizeof f->dst_identity, dst);
+	copy(f->why, sizeof f->why, why);
+}
+
+static void note_failure(const struct conn *c, enum traffic_flag flag, const char *why)
+{
+	struct failure f = {.flag = flag,
+			    .inbound = c->inbound,
+			    .hbone = c->hbone,
+			    .opened = c->opened,
+			    .src = c->src,
+			    .dst = c->original,
+			    .next_hop = c->dst};
+
+	fill(&f, c->pod, rstr_text(c->src_identity), rstr_text(c->dst_identity), why);
+	copy(f.service, sizeof f.service, c->service ? c->service->hostname : NULL);
+	failures_add(c->w->failures, &f);
 }
 
 void conn_closed(struct conn *c, enum traffic_flag flag, const char *error)
@@ -87,6 +126,10 @@ void conn_closed(struct conn *c, enum traffic_flag flag, const char *error)
 
 	if (!c->w)
 		return;
+	if (error)
+		note_failure(c, flag, error);
+	if (tap_wanted(c->w))
+		tap_closed(c, error);
 	if (c->opened) {
 		struct traffic_facts f;
 		char target[HBONE_AUTHORITY_MAX];
@@ -109,6 +152,17 @@ void conn_closed(struct conn *c, enum traffic_flag flag, const char *error)
 	rstr_unref(c->named);
 	rstr_unref(c->baggage);
 	pod_unref(c->pod);
+}
+
+void conn_rejected(struct worker *w, const struct pod *p, const struct endpoint *src, const struct endpoint *dst,
+		   const char *peer, const char *why)
+{
+	struct failure f = {
+		.flag = FLAG_NONE, .inbound = true, .hbone = true, .src = *src, .dst = *dst, .next_hop = *dst};
+
+	fill(&f, p, peer, NULL, why);
+	failures_add(w->failures, &f);
+	traffic_reject(REPORT_DESTINATION, src, dst, why, loop_now(w->loop));
 }
 
 /* --- the verdict ------------------------------------------------------------------------------------------ */

@@ -38,6 +38,7 @@ struct conn {
 	struct rstr *named;   /* inbound: the name in an authority that has one, else NULL */
 	struct rstr *baggage; /* the peer's, where its workload is unknown */
 	struct traffic *traffic;
+	uint64_t id; /* of all connections of this process */
 	uint64_t since, received, sent;
 	bool inbound, hbone, local, opened;
 	bool foreign;		   /* inbound: from another network: `src` is a gateway, the baggage says who it is */
@@ -54,10 +55,16 @@ const char *conn_authority(const struct conn *c, char buf[HBONE_AUTHORITY_MAX]);
 void conn_tunnelled(struct conn *c, const struct h2 *h);
 /* Counts and logs the opening, once. */
 void conn_opened(struct conn *c);
-void conn_received(struct conn *c, size_t n);
-void conn_sent(struct conn *c, size_t n);
+/* Bytes that go towards upstream, or come from there: `n` from the front of `iov`. They are counted, and shown to taps. */
+void conn_received(struct conn *c, const struct iovec *iov, size_t n);
+void conn_sent(struct conn *c, const struct iovec *iov, size_t n);
 /* Writes the closing line (or the refusal, when it was never opened) and drops the references. Call once. */
 void conn_closed(struct conn *c, enum traffic_flag flag, const char *error);
+
+/* An inbound connection, or a request of one, that never became a connection here: the line and the entry of its refusal.
+ * `peer`: the client's identity, or NULL. */
+void conn_rejected(struct worker *w, const struct pod *p, const struct endpoint *src, const struct endpoint *dst,
+		   const char *peer, const char *why);
 
 /* The policies' verdict on an inbound connection, on the workload as it is now. */
 bool conn_allowed(struct conn *c, char *why, size_t len);

@@ -94,5 +94,7 @@ void data_lists_changed(struct data_plane *d);
 void data_drain(struct data_plane *d, unsigned deadline_ms, bool handed_over, void (*done)(void *arg), void *arg);
 /* While it drains: not longer than that from now on. */
 void data_drain_limit(struct data_plane *d, unsigned deadline_ms);
+/* What it was made with; does not change. */
+const struct data_options *data_options(const struct data_plane *d);
 /* Connections that it carries. Any thread. */
 unsigned data_connections(const struct data_plane *d);

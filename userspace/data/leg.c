@@ -54,9 +54,7 @@ static void pump(struct leg *g)
 {
 	ssize_t n = h2_stream_pump(&g->stream, g->app.fd);
 
-	if (n > 0) {
-		g->ops->moved(g->owner, true, (size_t)n);
-	} else if (n == 0) {
+	if (n == 0) {
 		g->app_eof = true;
 		end_if_done(g);
 	} else if (n == -ENOBUFS) {
@@ -64,10 +62,17 @@ static void pump(struct leg *g)
 	} else if (n == -EPIPE) {
 		/* The stream is over; `reset` tells how. */
 		g->blocked = true;
-	} else if (n != -EAGAIN && n != -EINTR) {
+	} else if (n < 0 && n != -EAGAIN && n != -EINTR) {
 		finish(g, n == -ECONNRESET ? "connection reset by the application" : strerror((int)-n),
 		       NGHTTP2_INTERNAL_ERROR, false);
 	}
+}
+
+static void on_pumped(struct h2_stream *s, const struct iovec *iov, size_t n)
+{
+	struct leg *g = container_of(s, struct leg, stream);
+
+	g->ops->moved(g->owner, true, iov, n);
 }
 
 static void linger_check(struct leg *g)
@@ -150,7 +155,7 @@ static ssize_t on_take(struct h2_stream *s, const struct iovec *iov, int n)
 		return 0;
 	k = sendmsg(g->app.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (k > 0)
-		g->ops->moved(g->owner, false, (size_t)k);
+		g->ops->moved(g->owner, false, iov, (size_t)k);
 	if (k < 0 && (errno == EAGAIN || errno == EINTR))
 		k = 0;
 	if (k < 0) {
@@ -219,6 +224,7 @@ static const struct h2_stream_ops stream_ops = {
 	.take = on_take,
 	.end = on_end,
 	.writable = on_writable,
+	.pumped = on_pumped,
 	.reset = on_reset,
 };
 

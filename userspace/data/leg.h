@@ -10,7 +10,8 @@ enum {
 };
 
 struct leg_ops {
-	void (*moved)(void *owner, bool from_app, size_t n);
+	/* `n` bytes went; they fill `iov` from its front, until this returns. */
+	void (*moved)(void *owner, bool from_app, const struct iovec *iov, size_t n);
 	/* The answer to a client's CONNECT; with 200 the owner calls leg_join(). NULL on servers. */
 	void (*response)(void *owner, const struct h2_headers *h);
 	/* The end: clean (`why` NULL) or not; the app was reset then. Stream and descriptor are gone. Called once; the

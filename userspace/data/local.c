@@ -59,10 +59,10 @@ void local_end(struct outbound *o, enum traffic_flag flag, const char *why)
 	local_free(l);
 }
 
-void local_moved(struct outbound *o, bool from_client, size_t n)
+void local_moved(struct outbound *o, bool from_client, const struct iovec *iov, size_t n)
 {
 	if (o->local)
-		(from_client ? conn_received : conn_sent)(&o->local->in, n);
+		(from_client ? conn_received : conn_sent)(&o->local->in, iov, n);
 }
 
 static void dialled(struct dial *d, int fd, int err)

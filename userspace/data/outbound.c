@@ -69,12 +69,12 @@ static const struct conn_ops conn_ops = {.kill = kill, .revoked = revoked};
 
 /* --- plain ---------------------------------------------------------------------------------------------- */
 
-static void relay_moved(void *owner, bool from_a, size_t n)
+static void relay_moved(void *owner, bool from_a, const struct iovec *iov, size_t n)
 {
 	struct outbound *o = owner;
 
-	(from_a ? conn_received : conn_sent)(&o->conn, n);
-	local_moved(o, from_a, n);
+	(from_a ? conn_received : conn_sent)(&o->conn, iov, n);
+	local_moved(o, from_a, iov, n);
 }
 
 static void relay_done(void *owner, int err)
@@ -122,11 +122,11 @@ static void plain(struct outbound *o)
 
 /* --- HBONE ---------------------------------------------------------------------------------------------- */
 
-static void leg_moved(void *owner, bool from_app, size_t n)
+static void leg_moved(void *owner, bool from_app, const struct iovec *iov, size_t n)
 {
 	struct outbound *o = owner;
 
-	(from_app ? conn_received : conn_sent)(&o->conn, n);
+	(from_app ? conn_received : conn_sent)(&o->conn, iov, n);
 }
 
 /* What was chosen here is not who answered over there: that one says who it is. */

@@ -62,5 +62,5 @@ void socks_fail(struct outbound *o);
 /* Destination on this node: true when it is, and then all is taken care of. */
 bool local_start(struct outbound *o, const struct route *r);
 bool local_revoked(const struct outbound *o);
-void local_moved(struct outbound *o, bool from_client, size_t n);
+void local_moved(struct outbound *o, bool from_client, const struct iovec *iov, size_t n);
 void local_end(struct outbound *o, enum traffic_flag flag, const char *why);

@@ -52,11 +52,11 @@ static void kill(struct conn *c, enum traffic_flag flag, const char *why)
 
 static const struct conn_ops conn_ops = {.kill = kill};
 
-static void moved(void *owner, bool from_a, size_t n)
+static void moved(void *owner, bool from_a, const struct iovec *iov, size_t n)
 {
 	struct plain *p = owner;
 
-	(from_a ? conn_received : conn_sent)(&p->conn, n);
+	(from_a ? conn_received : conn_sent)(&p->conn, iov, n);
 }
 
 static void done(void *owner, int err)

@@ -365,6 +365,11 @@ static void listeners_close(struct timer *t)
 	d->closed = true;
 }
 
+const struct data_options *data_options(const struct data_plane *d)
+{
+	return &d->o;
+}
+
 unsigned data_connections(const struct data_plane *d)
 {
 	unsigned n = 0;

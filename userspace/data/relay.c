@@ -84,6 +84,7 @@ static int move(struct relay *r, struct relay_way *way, int from, int to, bool f
 {
 	for (int i = 0; i < READS_PER_EVENT && !way->eof && !way->left_len; i++) {
 		ssize_t n = recv(from, r->w->buffer, WORKER_BUFFER, MSG_DONTWAIT), sent;
+		const struct iovec got = {r->w->buffer, WORKER_BUFFER};
 
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
@@ -91,7 +92,7 @@ static int move(struct relay *r, struct relay_way *way, int from, int to, bool f
 			way->eof = true;
 			break;
 		}
-		r->ops->moved(r->owner, from_a, (size_t)n);
+		r->ops->moved(r->owner, from_a, &got, (size_t)n);
 		sent = put(to, r->w->buffer, (size_t)n);
 		if (sent < 0)
 			return (int)sent;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Two TCP sockets joined: bytes both ways, half-close as half-close, a reset as a reset. Private to data/. */
 #pragma once
+#include <sys/uio.h>
+
 #include "data/worker.h"
 
 struct relay_way {     /* one direction */
@@ -10,7 +12,8 @@ struct relay_way {     /* one direction */
 };
 
 struct relay_ops {
-	void (*moved)(void *owner, bool from_a, size_t n);
+	/* `n` bytes were read; they fill `iov` from its front, until this returns. */
+	void (*moved)(void *owner, bool from_a, const struct iovec *iov, size_t n);
 	/* Both directions ended (err 0), or one failed (-errno; the other side was reset). The descriptors are closed.
 	 * Called once; the owner frees the relay in a deferred task. */
 	void (*done)(void *owner, int err);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "data/accept.h"
+#include "data/conn.h"
 #include "data/offload.h"
 #include "data/revoke.h"
 #include "data/traffic.h"
@@ -71,7 +72,7 @@ static void server_end(struct server *s, const char *why)
 			s->cert->owner = NULL;
 		s->cert = NULL;
 		if (why)
-			traffic_reject(REPORT_DESTINATION, &s->src, &s->dst, why, loop_now(s->w->loop));
+			conn_rejected(s->w, s->pod, &s->src, &s->dst, rstr_text(s->peer), why);
 		traffic_sockets(REPORT_DESTINATION, -1);
 		if (!s->h2 && s->io.fd >= 0)
 			io_close(s->w->loop, &s->io);

@@ -61,12 +61,12 @@ static void refuse(struct stream *s, int status, enum traffic_flag flag, const c
 	stream_end(s, flag, why);
 }
 
-static void moved(void *owner, bool from_app, size_t n)
+static void moved(void *owner, bool from_app, const struct iovec *iov, size_t n)
 {
 	struct stream *s = owner;
 
 	/* The accepted side is the tunnel: what the application sends goes the other way. */
-	(from_app ? conn_sent : conn_received)(&s->conn, n);
+	(from_app ? conn_sent : conn_received)(&s->conn, iov, n);
 }
 
 static void done(void *owner, const char *why, bool refused)
@@ -142,7 +142,7 @@ static void admit(struct stream *s, struct server *srv, const char *host)
 
 static void reject(struct server *srv, int32_t id, int status, const char *why)
 {
-	traffic_reject(REPORT_DESTINATION, &srv->src, &srv->dst, why, loop_now(srv->w->loop));
+	conn_rejected(srv->w, srv->pod, &srv->src, &srv->dst, rstr_text(srv->peer), why);
 	h2_refuse(srv->h2, id, status);
 }
 

@@ -311,6 +311,11 @@ void traffic_reject(enum traffic_reporter reporter, const struct endpoint *src, 
 	accesslog_rejected(reporter, src, dst, error, at_ms);
 }
 
+const char *traffic_flag_name(enum traffic_flag flag)
+{
+	return flag_names[flag];
+}
+
 void traffic_sockets(enum traffic_reporter reporter, int delta)
 {
 	metric_add(sockets[reporter], delta);

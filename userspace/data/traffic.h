@@ -55,6 +55,8 @@ void traffic_close(struct traffic *t, const struct traffic_facts *f, enum traffi
  * per thread and counted. */
 void traffic_reject(enum traffic_reporter reporter, const struct endpoint *src, const struct endpoint *dst,
 		    const char *error, uint64_t now_ms);
+/* As response_flags has it: "-" for none. */
+const char *traffic_flag_name(enum traffic_flag flag);
 /* istio_tcp_sockets_open. */
 void traffic_sockets(enum traffic_reporter reporter, int delta);
 /* istio_on_demand_dns: a connection's next hop is resolved by host name, also where the answer is there. */

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "data/dns_cache.h"
 #include "data/dns_conf.h"
+#include "data/failures.h"
 #include "data/names.h"
 #include "data/nested.h"
 #include "data/pool.h"
@@ -57,6 +58,7 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	list_init(&w->waiting);
 	list_init(&w->nested);
 	list_init(&w->queries);
+	list_init(&w->taps);
 	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
 		list_init(&w->pods[i]);
 	w->loop = loop_new();
@@ -65,9 +67,11 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	w->names = names_new();
 	w->dns_cache = dns_cache_new();
 	w->dns_conf = calloc(1, sizeof *w->dns_conf);
+	w->failures = failures_new(FAILURES_MAX / o->workers > FAILURES_WORKER_MIN ? FAILURES_MAX / o->workers
+										   : FAILURES_WORKER_MIN);
 	w->buffer = malloc(WORKER_BUFFER);
-	if (!w->loop || !w->records || !w->pool || !w->names || !w->dns_cache || !w->dns_conf || !w->buffer ||
-	    getrandom(w->random, sizeof w->random, 0) != sizeof w->random) {
+	if (!w->loop || !w->records || !w->pool || !w->names || !w->dns_cache || !w->dns_conf || !w->failures ||
+	    !w->buffer || getrandom(w->random, sizeof w->random, 0) != sizeof w->random) {
 		worker_free(w);
 		return NULL;
 	}
@@ -103,6 +107,7 @@ void worker_free(struct worker *w)
 	names_free(w->names);
 	dns_cache_free(w->dns_cache);
 	free(w->dns_conf);
+	failures_free(w->failures);
 	if (w->loop)
 		loop_free(w->loop);
 	record_pool_free(w->records);

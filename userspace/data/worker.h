@@ -17,6 +17,7 @@ struct pool;
 struct names;
 struct dns_cache;
 struct dns_conf;
+struct failures;
 struct worker {
 	struct data_plane *plane;
 	const struct data_options *o;
@@ -24,6 +25,7 @@ struct worker {
 	struct record_pool *records;
 	struct pool *pool;
 	struct names *names;
+	struct failures *failures;
 	uint8_t *buffer;	     /* of the callback that runs */
 	struct list conns;	     /* struct conn */
 	struct list servers;	     /* struct server: accepted HBONE connections */
@@ -38,6 +40,8 @@ struct worker {
 	struct dns_cache *dns_cache;
 	struct dns_conf *dns_conf;
 	unsigned n_conns, n_queries, n_servers; /* the control thread reads them */
+	struct list taps;			/* struct tap_post */
+	uint64_t serial;			/* of the next connection */
 	uint64_t random[2];
 	bool draining;
 	unsigned index;

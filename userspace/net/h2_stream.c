@@ -413,6 +413,8 @@ ssize_t h2_stream_pump(struct h2_stream *s, int fd)
 	h2_touch(h);
 	if (n == 0)
 		return emit(s, NULL, 0, true) < 0 ? -EPIPE : 0;
+	if (s->ops->pumped)
+		s->ops->pumped(s, iov, (size_t)n);
 	for (ssize_t left = n, i = 0; left > 0; i++) {
 		uint32_t len = left < (ssize_t)iov[i].iov_len ? (uint32_t)left : (uint32_t)iov[i].iov_len;
 
