@@ -56,7 +56,7 @@ SKELS   := $(patsubst bpf/%.bpf.c,$(B)/gen/%.skel.h,$(BPF_SRC))
 BIN     := $(B)/bin
 LIBEXEC := $(B)/libexec/culvert
 all: $(LIBS_A)
-# program: path, its own objects in userspace/, packages
+# program: path, its own files in userspace/, packages
 define program
 all: $(1)
 $(1): $(patsubst %,$(B)/userspace/%.o,$(2)) $(LIBS_A)
@@ -66,10 +66,10 @@ $(1): $(patsubst %,$(B)/userspace/%.o,$(2)) $(LIBS_A)
 		$(if $(3),$$(call pc,libs,$(3))) $(if $(findstring openssl,$(3)),$(IPSEC_MB))
 endef
 $(eval $(call program,$(BIN)/culvertd,culvertd,))
-CTL     := $(notdir $(basename $(wildcard userspace/culvertctl*.c userspace/doctor_*.c)))
-$(eval $(call program,$(BIN)/culvertctl,$(CTL),jansson libmnl))
-$(eval $(call program,$(LIBEXEC)/culvert-keeper,keeper keeper_tunnel keeper_config keeper_install keeper_kube,libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
-$(eval $(call program,$(LIBEXEC)/culvert-tunnel,tunnel tunnel_pods tunnel_ports tunnel_ca tunnel_crl tunnel_dns tunnel_xds tunnel_istiod tunnel_config, \
+parts    = $(notdir $(basename $(wildcard $(patsubst %,userspace/%.c,$(1)))))
+$(eval $(call program,$(BIN)/culvertctl,$(call parts,culvertctl* doctor_*),jansson libmnl))
+$(eval $(call program,$(LIBEXEC)/culvert-keeper,$(call parts,keeper*),libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
+$(eval $(call program,$(LIBEXEC)/culvert-tunnel,$(call parts,tunnel*), \
 	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 ldns liburcu-qsbr liburcu-cds $(EVENT)))
 
 # The CNI plugin is copied to hosts that may have none of our libraries: it is linked statically, but for sanitizers.
@@ -101,7 +101,7 @@ $(B)/lib$(1).a: $$(OBJ_$(1)) $(if $(filter control,$(1)),$(PB_O))
 	$(Q)rm -f $$@ && ar rcs $$@ $$^
 endef
 $(foreach l,$(LAYERS),$(eval $(call folder,$(l))))
-$(OBJ_control) $(OBJ_node): | $(PB_C)
+$(OBJ_control) $(OBJ_node) $(OBJ_admin): | $(PB_C)
 
 # BPF objects: UAPI headers only, one object for all kernels. The asm/ headers sit in Debian's multiarch folder.
 BPF_CFLAGS := -target bpf -O2 -g -Wall -Wextra -Werror -Iheaders -Ibpf $(patsubst %,-I%,$(wildcard \

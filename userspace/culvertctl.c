@@ -18,7 +18,8 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 struct options {
 	const char *run_dir;
 	bool json, all, wait;
-	const char *argument[2];
+	const char *peer, *write, *pod, *since; /* NULL: not given */
+	const char *argument[3];
 	unsigned n;
 };
 
@@ -239,6 +240,21 @@ static int run_log(const struct options *o, char why[CALL_WHY_MAX])
 	return print(o, both, show_log);
 }
 
+static int run_tap(const struct options *o, char why[CALL_WHY_MAX])
+{
+	return tap_run(o->run_dir, o->argument[0], o->peer, o->write, o->json, why);
+}
+
+static int run_trace(const struct options *o, char why[CALL_WHY_MAX])
+{
+	return print(o, trace_ask(o->run_dir, o->argument[0], o->argument[1], o->argument[2], why), show_trace);
+}
+
+static int run_failures(const struct options *o, char why[CALL_WHY_MAX])
+{
+	return print(o, failures_ask(o->run_dir, o->pod, o->since, why), show_failures);
+}
+
 static const struct command commands[] = {
 	{"enrol", "NETNS NAMESPACE/NAME/SERVICEACCOUNT", 2, 2, run_enrol, "brings a pod into the mesh",
 	 "NETNS is the path of the pod's network namespace, such as /run/netns/web or /proc/1234/ns/net. The rest is "
@@ -287,6 +303,34 @@ static const struct command commands[] = {
 	 "what to "
 	 "do.\n"
 	 "Changes nothing. As root, on the node or in the keeper's container. Exit status: 1 if there is a problem."},
+	{"failures", "[--pod POD] [--since TIME]", 0, 0, run_failures, "the last connections that failed, and why",
+	 "Of the pods here, oldest first; the tunnel keeps the last 1,024 or so. POD: NAME or NAMESPACE/NAME. TIME: "
+	 "90s, "
+	 "10m,\n"
+	 "2h. PEER is the other side's identity. FLAG as in the metrics: DENY is a policy's, CONNECT what could not be "
+	 "reached."},
+	{"trace", "SRC DST PORT", 3, 3, run_trace, "what a connection would get, and why",
+	 "Sends nothing: the tunnel decides as it would on a connection now, and says each step: service and endpoint, "
+	 "waypoint,\n"
+	 "HBONE or plain TCP, certificate, and the policies of the destination one by one. SRC: NAME, NAMESPACE/NAME, "
+	 "address or\n"
+	 "uid; of a pod elsewhere it says what that node would decide. DST: an address, a service's name as the pod "
+	 "would "
+	 "write\n"
+	 "it, or NAMESPACE/NAME."},
+	{"tap", "POD [--peer PEER] [--write FILE]", 1, 1, run_tap, "what a pod's connections carry, in plaintext",
+	 "For root alone, and only where the tunnel runs with CULVERT_TAP=true; begin and end of each tap are in its "
+	 "log. "
+	 "POD:\n"
+	 "NAME, NAMESPACE/NAME or uid of a pod here. PEER: an address, NAME, NAMESPACE/NAME, a service's host name or "
+	 "a "
+	 "SPIFFE ID.\n"
+	 "Each piece is shown with time, connection, direction and both identities. --write FILE: as pcapng, with TCP "
+	 "headers made\n"
+	 "up around it, for Wireshark (- is standard output). Who reads too slowly gets less, and is told how much; "
+	 "the "
+	 "connections\n"
+	 "never wait. After an upgrade connections of the new tunnel need a new tap."},
 	{"log", "[[TARGET=]LEVEL]", 0, 1, run_log, "shows or changes what is logged",
 	 "Of keeper and tunnel both. LEVEL: off, error, warn, info, debug, trace. Without it: what is set now."},
 };
@@ -298,7 +342,7 @@ static void usage(void)
 {
 	printf("culvertctl - looks into and directs the Culvert agent of this node\n\n");
 	for (unsigned i = 0; i < COMMANDS; i++)
-		printf("  culvertctl %-11s %-36s %s\n", commands[i].name, commands[i].arguments, commands[i].brief);
+		printf("  culvertctl %-12s %-36s %s\n", commands[i].name, commands[i].arguments, commands[i].brief);
 	printf("\n  --run-dir DIR   the agent's run directory [CULVERT_RUN_DIR, else " CTL_RUN_DIR "]\n"
 	       "  --json          for programs; field names are stable\n"
 	       "  --help          also after a command\n"
@@ -332,12 +376,39 @@ struct line {
 	bool help;
 };
 
+/* --OPTION VALUE or --OPTION=VALUE. */
+static bool option_value(struct options *o, int argc, char **argv, int *i)
+{
+	static const struct {
+		const char *name;
+		size_t at;
+	} all[] = {
+		{"--run-dir", offsetof(struct options, run_dir)}, {"--peer", offsetof(struct options, peer)},
+		{"--write", offsetof(struct options, write)},	  {"--pod", offsetof(struct options, pod)},
+		{"--since", offsetof(struct options, since)},
+	};
+	const char *a = argv[*i];
+
+	for (unsigned k = 0; k < sizeof all / sizeof *all; k++) {
+		const char **to = (const char **)((char *)o + all[k].at);
+		size_t n = strlen(all[k].name);
+
+		if (strncmp(a, all[k].name, n) != 0 || (a[n] && a[n] != '=') || (!a[n] && *i + 1 == argc))
+			continue;
+		*to = a[n] ? a + n + 1 : argv[++*i];
+		return true;
+	}
+	return false;
+}
+
 /* 0, or an exit status after saying what is wrong. */
 static int line_read(struct line *l, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i];
 
+		if (option_value(&l->o, argc, argv, &i))
+			continue;
 		if (!strcmp(a, "--help") || !strcmp(a, "-h"))
 			l->help = true;
 		else if (!strcmp(a, "--json"))
@@ -346,15 +417,11 @@ static int line_read(struct line *l, int argc, char **argv)
 			l->o.all = true;
 		else if (!strcmp(a, "--wait"))
 			l->o.wait = true;
-		else if (!strncmp(a, "--run-dir=", 10))
-			l->o.run_dir = a + 10;
-		else if (!strcmp(a, "--run-dir") && i + 1 < argc)
-			l->o.run_dir = argv[++i];
 		else if (a[0] == '-')
 			return wrong("unknown argument \"%s\"%s", a, "");
 		else if (!l->command)
 			l->command = a;
-		else if (l->o.n < 2)
+		else if (l->o.n < 3)
 			l->o.argument[l->o.n++] = a;
 		else
 			return wrong("too many arguments: \"%s\"%s", a, "");

@@ -29,6 +29,9 @@ json_t *call_json(const char *run_dir, const char *socket, const char *method, c
  * `progress`: said on stderr while it takes long; NULL: nothing is. */
 int call_operation(const char *run_dir, const char *path, json_t *body, const char *progress, char why[CALL_WHY_MAX]);
 
+/* A connection to RUN_DIR/SOCKET, or -errno with a line in `why`. */
+int call_dial(const char *run_dir, const char *socket, char why[CALL_WHY_MAX]);
+
 /* Asks every tunnel that drains; its answer is borrowed. */
 int draining_each(const char *run_dir, const char *path, void (*each)(void *arg, int process, json_t *answer),
 		  void *arg);
@@ -48,6 +51,18 @@ void show_connections(json_t *dump);
 void show_upgrade(json_t *result);
 void show_certificates(json_t *dump);
 void show_crl(json_t *crl); /* a line of the status; nothing where none are in use */
+
+/* What a connection of `src` to `dst` would get: a new reference, or NULL with a line in `why`. */
+json_t *trace_ask(const char *run_dir, const char *src, const char *dst, const char *port, char why[CALL_WHY_MAX]);
+void show_trace(json_t *trace);
+/* The last failures, of tunnels that drain as well; of one pod (NAME or NAMESPACE/NAME) if it is not NULL, and not older than
+ * `since` ("10m") if that is not NULL. A new reference, or NULL with a line in `why`. */
+json_t *failures_ask(const char *run_dir, const char *pod, const char *since, char why[CALL_WHY_MAX]);
+void show_failures(json_t *failures);
+/* Shows what a pod's connections carry until the tunnel ends or somebody stops it; `peer` may be NULL. `file`: as pcapng into
+ * it ("-": standard output), and nothing is shown; `json`: lines of headers/tap_abi.h. -errno with a line in `why`. */
+int tap_run(const char *run_dir, const char *pod, const char *peer, const char *file, bool json,
+	    char why[CALL_WHY_MAX]);
 
 /* For --json: what the tunnel's dump says of these, with the dump's own names. New references. */
 json_t *pick_tunnel(json_t *dump);

@@ -212,6 +212,18 @@ int call(const char *run_dir, const char *socket, const char *method, const char
 	return e;
 }
 
+int call_dial(const char *run_dir, const char *socket, char why[CALL_WHY_MAX])
+{
+	char at[512];
+	int fd;
+
+	snprintf(at, sizeof at, "%s/%s", run_dir, socket);
+	fd = dial(at);
+	if (fd < 0)
+		explain(why, run_dir, socket, fd);
+	return fd;
+}
+
 json_t *call_json(const char *run_dir, const char *socket, const char *method, const char *path, json_t *body,
 		  char why[CALL_WHY_MAX])
 {

@@ -7,6 +7,7 @@
 
 #include "admin/admin.h"
 #include "admin/ready.h"
+#include "admin/tap.h"
 #include "base/metrics.h"
 #include "control/ca.h"
 #include "control/certs.h"
@@ -37,6 +38,7 @@ struct tunnel {
 	struct http_server *admin_http, *probe_http;
 	struct http_server *drain_http; /* in place of both, while it drains */
 	char drain_path[PATH_MAX];	/* its socket; "" */
+	struct tap_server *tap;		/* NULL: there are no taps */
 	bool succeeds, open;		/* its ports are a predecessor's until it serves; they are its own */
 	struct zds *zds;
 	struct task count; /* the pods, at the end of the turn */

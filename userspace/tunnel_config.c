@@ -72,6 +72,7 @@ static const struct variable variables[] = {
 	{"CULVERT_OPENSSL_ONLY", NULL, YESNO, AT(openssl_only), "false", "no other library encrypts (intel-ipsec-mb)"},
 	{"CULVERT_KTLS", NULL, TEXT, AT(ktls_mode), "auto", "TLS records in the kernel: off, tx, on or auto"},
 	{"CULVERT_KTLS_DISABLE", NULL, TEXT, AT(ktls_disable), "", "parts of it not to use: tx, rx, rx-no-pad, rekey"},
+	{"CULVERT_TAP", NULL, YESNO, AT(tap), "false", "let root read connections in plaintext: culvertctl tap"},
 	{"FAKE_CA", NULL, YESNO, AT(fake_ca), "false", NULL},
 	{"XDS_ON_DEMAND", NULL, YESNO, AT(xds_on_demand), "false", NULL},
 	{"AUTHZ_POLICY_INFO_LOGGING", NULL, TRUE_ONLY, AT(authz_info), "", NULL},

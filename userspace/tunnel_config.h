@@ -40,6 +40,7 @@ struct tunnel_config {
 		self;	/* computed: the workload that is served in dedicated mode, else the tunnel's own pod */
 	bool dedicated; /* computed: one workload, in our own namespace, and no ZDS */
 	bool socks;
+	bool tap;		    /* taps may be asked for */
 	enum data_spoof spoof_mode; /* computed */
 	const char *ktls_mode, *ktls_disable;
 	struct ktls_switch ktls; /* computed */

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "ctl_abi.h"
 #include "net/unix_path.h"
+#include "tap_abi.h"
 #include "tunnel.h"
 
 static bool ipv6_on_loopback(const struct tunnel_config *c)
@@ -160,6 +161,19 @@ int ports_up(struct tunnel *t, char *why)
 	return listen_run_dir(t, why);
 }
 
+/* Whoever serves has the path. It is a tool: without it connections are carried all the same. */
+static void serve_taps(struct tunnel *t)
+{
+	char path[PATH_MAX], why[CONFIG_WHY_MAX] = "CULVERT_RUN_DIR is not set, or too long";
+
+	if (!t->c.tap)
+		return;
+	if (run_dir() && run_path(path, TAP_SOCKET, ""))
+		t->tap = tap_server_new(t->loop, t->data, path, why, sizeof why);
+	if (!t->tap)
+		log_warn("tap", "there will be no taps: %s", why);
+}
+
 int ports_serve(struct tunnel *t, char *why)
 {
 	char next[PATH_MAX], path[PATH_MAX];
@@ -177,6 +191,8 @@ int ports_serve(struct tunnel *t, char *why)
 		snprintf(why, CONFIG_WHY_MAX, "cannot serve the admin ports: %s", strerror(-e));
 	else
 		t->open = true;
+	if (!e)
+		serve_taps(t);
 	return e ? -1 : 0;
 }
 
@@ -187,6 +203,7 @@ void ports_drain(struct tunnel *t)
 	char name[64], reason[CONFIG_WHY_MAX / 2] = "out of memory";
 	int e = -EADDRINUSE;
 
+	tap_server_drain(t->tap);
 	t->drain_http = run_dir() ? http_server_new() : NULL;
 	for (int i = 0; t->drain_http && e == -EADDRINUSE && i < TRIES; i++) {
 		snprintf(name, sizeof name, CTL_DRAINING_SOCKET, (int)getpid() + i);
@@ -205,6 +222,7 @@ void ports_drain(struct tunnel *t)
 
 void ports_down(struct tunnel *t)
 {
+	tap_server_free(t->tap);
 	http_server_free(t->drain_http);
 	if (t->drain_path[0])
 		unlink(t->drain_path);

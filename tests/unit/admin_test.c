@@ -56,10 +56,13 @@ static const struct {
 } pages[] = {
 	{"index", "GET", "/", NULL, 200, "<a href=\"config_dump\">"},
 	{"index names the log level", "GET", "/", NULL, 200, "logging"},
+	{"index names the profile", "GET", "/", NULL, 200, "<a href=\"debug/pprof/profile\">"},
 	{"unknown page", "GET", "/other", NULL, 404, "no such page"},
 	{"page with something behind", "GET", "/logging/x", NULL, 404, "no such page"},
-	{"no CPU profile", "GET", "/debug/pprof/profile", "seconds=1", 404, "perf(1)"},
-	{"no heap profile", "GET", "/debug/pprof/heap", NULL, 404, "perf(1)"},
+	{"a profile of no time", "GET", "/debug/pprof/profile", "seconds=0", 400, "1 to 25"},
+	{"a profile of too long a time", "GET", "/debug/pprof/profile", "seconds=26", 400, "1 to 25"},
+	{"a profile of no number of seconds", "GET", "/debug/pprof/profile", "seconds=x", 400, "1 to 25"},
+	{"no heap profile", "GET", "/debug/pprof/heap", NULL, 404, "heaptrack(1)"},
 	{"quit wants POST", "GET", "/quitquitquit", NULL, 405, "POST"},
 	{"logging wants POST", "GET", "/logging", "level=debug", 405, "usage: POST /logging"},
 };

@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "admin/dump.h"
+#include "admin/profile.h"
+#include "admin/see.h"
+#include "admin/trace.h"
 #include "base/log.h"
 
 struct page {
@@ -61,9 +64,11 @@ static void quit(struct admin *a, const struct http_request *rq, struct http_res
 	http_text(out, 200, "shutdown now\n");
 }
 
-static void no_profiler(struct admin *a, const struct http_request *rq, struct http_response *out)
+static void no_heap_profile(struct admin *a, const struct http_request *rq, struct http_response *out)
 {
-	http_text(out, 404, "there is no profiler in this program; use perf(1) on its process\n");
+	http_text(out, 404,
+		  "there is no heap profile: the allocator keeps no call stacks. /metrics has the process's totals; "
+		  "heaptrack(1) on the process, or valgrind --tool=massif, show who holds memory\n");
 }
 
 static void dump(struct admin *a, const struct http_request *rq, struct http_response *out)
@@ -89,9 +94,12 @@ static const struct page pages[] = {
 	{"/logging", "POST: query and change the log level (?level=..., ?reset)", logging},
 	{"/generation", "this process: whether it drains, and how many connections it carries, as JSON", generation},
 	{"/quitquitquit", "POST: drain connections and end", quit},
-	{"/debug/pprof/profile", NULL, no_profiler},
-	{"/debug/pprof/heap", NULL, no_profiler},
-	{"/debug/pprof/heap/profiling", NULL, no_profiler},
+	{"/trace", "what a connection would get, and why (?src=POD&dst=ADDRESS-OR-NAME&port=NUMBER), as JSON",
+	 trace_serve},
+	{"/failures", "the last connections that failed, with reasons, as JSON", failures_serve},
+	{"/debug/pprof/profile", "where CPU time goes, for pprof (?seconds=10)", profile_serve},
+	{"/debug/pprof/heap", NULL, no_heap_profile},
+	{"/debug/pprof/heap/profiling", NULL, no_heap_profile},
 };
 enum { PAGES = sizeof pages / sizeof *pages };
 

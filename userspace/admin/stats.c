@@ -8,12 +8,12 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/resource.h>
-#include <zlib.h>
 
+#include "admin/gzip.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
-enum { GZIP_WORTHWHILE = 512, GZIP_WINDOW = 15 + 16, GZIP_MEMORY = 8 };
+enum { GZIP_WORTHWHILE = 512 };
 
 /* --- the process ---------------------------------------------------------------------------------------- */
 
@@ -96,28 +96,15 @@ static bool accepts(const char *header, const char *name)
 
 static void compress_body(struct http_response *out)
 {
-	z_stream z = {0};
-	unsigned char *to;
-	size_t room;
+	char *to;
+	size_t len;
 
-	if (out->body_len < GZIP_WORTHWHILE ||
-	    deflateInit2(&z, Z_BEST_SPEED, Z_DEFLATED, GZIP_WINDOW, GZIP_MEMORY, Z_DEFAULT_STRATEGY) != Z_OK)
+	if (out->body_len < GZIP_WORTHWHILE || gzip(out->body, out->body_len, &to, &len) < 0)
 		return;
-	room = deflateBound(&z, out->body_len);
-	to = malloc(room);
-	z.next_in = (unsigned char *)out->body;
-	z.avail_in = (unsigned)out->body_len;
-	z.next_out = to;
-	z.avail_out = (unsigned)room;
-	if (to && deflate(&z, Z_FINISH) == Z_STREAM_END) {
-		free(out->body);
-		out->body = (char *)to;
-		out->body_len = z.total_out;
-		out->encoding = "gzip";
-		to = NULL;
-	}
-	free(to);
-	deflateEnd(&z);
+	free(out->body);
+	out->body = to;
+	out->body_len = len;
+	out->encoding = "gzip";
 }
 
 void stats_serve(void *arg, const struct http_request *rq, struct http_response *out)

@@ -186,7 +186,7 @@ static void explain_one(const struct service *v, const struct endpoint_ref *e, c
 		why_note(q->why, "endpoint", "%s/%s: others are nearer", w->ns, w->name);
 	else
 		why_note(q->why, "endpoint", "%s/%s: fit, weight %u, port %u%s", w->ns, w->name, w->capacity, f.port,
-			 chosen ? "; this one, as if by chance" : "");
+			 chosen ? "; chosen here (a connection draws one by weight)" : "");
 }
 
 static void explain(const struct service *v, const struct balance_request *q, const struct workload *chosen)
