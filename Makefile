@@ -133,7 +133,7 @@ UNIT_SRC := $(wildcard tests/unit/*_test.c)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 # culvertctl without its main().
 CTL_A    := $(B)/libctl.a
-$(CTL_A): $(patsubst %,$(B)/userspace/%.o,$(filter-out culvertctl,$(CTL)))
+$(CTL_A): $(patsubst %,$(B)/userspace/%.o,$(filter-out culvertctl,$(call parts,culvertctl* doctor_*)))
 	$(call say,AR)
 	$(Q)rm -f $@ && ar rcs $@ $^
 $(B)/tests/unit/%: tests/unit/%.c $(LIBS_A) $(CNI_A) $(CTL_A)
