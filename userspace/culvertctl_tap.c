@@ -199,6 +199,8 @@ static int follow(struct tap *t, char why[CALL_WHY_MAX])
 		begun = true;
 	}
 	free(line);
+	if (begun && !e)
+		fprintf(stderr, "culvertctl: the tunnel has ended the tap\n");
 	if (!begun)
 		snprintf(why, CALL_WHY_MAX, "the tunnel has closed the connection");
 	else if (e && !why[0])

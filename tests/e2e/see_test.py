@@ -42,7 +42,7 @@ class See(Bed):
 
     def _serve(self, agent):
         if agent.node.index == 1:
-            agent.env["CULVERT_TAP"] = "true"
+            agent.env |= {"CULVERT_TAP": "true", "CONNECTION_TERMINATION_DEADLINE": "1s"}
         super()._serve(agent)
         if agent.node.index == 1:
             self.agent = agent
@@ -581,6 +581,29 @@ for command in "tap", "trace", "failures":
         check(f"culvertctl {name}" in sh(agents.CULVERTCTL, "--help"), "not in the list")
 
     T.row(f"help-of-{command}")(helped)
+
+
+@T.row("tap-that-is-busy-holds-up-no-end", See)
+def busy_end(bed):
+    """The tunnel ends, and is started anew, though a connection never rests and a reader takes all of it."""
+    pid = bed.agent.tunnel_pid()
+    with bed.tap("a1") as tap, pair(bed.a1, bed.b1) as (c, s):
+        def swallow(x):
+            with contextlib.suppress(OSError):
+                while x.recv(1 << 18):
+                    pass
+
+        def flood():
+            with contextlib.suppress(OSError):
+                while True:
+                    c.sendall(bytes(1 << 16))
+
+        tasks = [traffic.Task(swallow, tap.socket), traffic.Task(swallow, s), traffic.Task(flood)]
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not os.path.exists(f"/proc/{pid}"), "the tunnel to end", 6)
+        for t in tasks:
+            t.result(10)
+    until(bed.agent.ready, "the next tunnel", 20)
 
 
 @T.row("tap-after-an-upgrade", See)

@@ -261,6 +261,7 @@ static const struct {
 	{"an unknown source", "src=nobody&dst=web&port=80", "no pod, no workload is called nobody"},
 	{"an address of nobody as the source", "src=203.0.113.1&dst=web&port=80", "no workload has the address"},
 	{"two workloads of that name", "src=twin&dst=web&port=80", "several workloads"},
+	{"two workloads of that name as the destination", "src=client&dst=twin&port=80", "several workloads"},
 	{"an unknown name", "src=client&dst=nothing.example&port=80", "nothing in the mesh is called nothing.example"},
 	{"a service without an address", "src=client&dst=headless&port=80", "has no address of its own"},
 	{"a service of another namespace by its name alone", "src=locked&dst=web&port=80", "nothing in the mesh"},

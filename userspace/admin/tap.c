@@ -215,6 +215,14 @@ static int tell_lost(struct session *s, struct tap *t, struct tap_lost *told)
 				     (json_int_t)now.bytes));
 }
 
+/* While there is always more to tell, nothing else would be looked at. */
+static int look_up(struct session *s, struct tap *t, struct tap_lost *told)
+{
+	int e = await(s, 0, -1, 0);
+
+	return e && e != -ETIMEDOUT ? e : tell_lost(s, t, told);
+}
+
 static int follow(struct session *s, struct tap *t, struct tap_record *r)
 {
 	struct tap_lost told = {0};
@@ -226,8 +234,11 @@ static int follow(struct session *s, struct tap *t, struct tap_record *r)
 				  s->name, "peer", s->filter.peer));
 
 	while (!e) {
-		while (!e && tap_next(t, r))
+		while (!e && tap_next(t, r)) {
 			e = pass_on(s, r);
+			if (!e && s->records % TAP_LOOK_UP == 0)
+				e = look_up(s, t, &told);
+		}
 		if (!e)
 			e = tell_lost(s, t, &told);
 		if (!e)

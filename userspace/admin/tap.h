@@ -6,6 +6,7 @@
 
 enum {
 	TAP_JOIN_MS = 2000,   /* for all workers to join; then those count that have */
+	TAP_LOOK_UP = 64,     /* records, then the reader is told what was lost, and an end is noticed */
 	TAP_STALL_MS = 60000, /* a reader that takes nothing for so long has gone */
 };
 

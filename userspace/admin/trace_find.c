@@ -31,7 +31,8 @@ const struct addr *trace_addr(const struct workload *w, const struct addr *like)
 
 /* --- the source ----------------------------------------------------------------------------------------- */
 
-/* -1: more than one; 0: none. */
+enum { NONE, ONE, SEVERAL };
+
 static int find_pod(const struct tunnel_dump *pods, const char *text, const struct dump_pod **out)
 {
 	int n = 0;
@@ -44,7 +45,7 @@ static int find_pod(const struct tunnel_dump *pods, const char *text, const stru
 		*out = p;
 		n++;
 	}
-	return n > 1 ? -1 : n;
+	return n > 1 ? SEVERAL : n;
 }
 
 struct search {
@@ -70,12 +71,12 @@ static int find_workload(struct store *s, const char *text, struct workload **ou
 
 	*out = store_workload_by_uid(s, text);
 	if (*out)
-		return 0;
+		return ONE;
 	store_each_workload(s, look_at, &q);
-	if (q.n > 1)
-		return no(why, "several workloads are called %.256s; say NAMESPACE/NAME, an address or a uid", text);
 	*out = q.found;
-	return q.n ? 0 : no(why, "no pod, no workload is called %.256s", text);
+	if (q.n > 1)
+		no(why, "several workloads are called %.256s; say NAMESPACE/NAME, an address or a uid", text);
+	return q.n > 1 ? SEVERAL : (int)q.n;
 }
 
 int trace_find_source(struct store *s, const char *network, const struct tunnel_dump *pods, const char *text,
@@ -91,18 +92,20 @@ int trace_find_source(struct store *s, const char *network, const struct tunnel_
 			return no(why, "no workload has the address %.256s", text);
 	} else {
 		n = find_pod(pods, text, &p);
-		if (n < 0)
+		if (n == SEVERAL)
 			return no(why, "several pods of this node are called %.256s; say NAMESPACE/NAME or a uid",
 				  text);
-		if (n) {
+		if (n == ONE) {
 			out->source = store_local_workload(s, p->ns, p->sa, p->name);
 			if (!out->source)
 				return no(why,
 					  "%.256s is a pod of this node, but the mesh does not know it yet: its "
 					  "connections wait",
 					  text);
-		} else if (find_workload(s, text, &out->source, why) < 0) {
-			return -1;
+		} else {
+			n = find_workload(s, text, &out->source, why);
+			if (n != ONE)
+				return n == SEVERAL ? -1 : no(why, "no pod, no workload is called %.256s", text);
 		}
 	}
 	for (unsigned i = 0; i < pods->n_pods; i++)
@@ -172,6 +175,7 @@ int trace_find_target(struct store *s, const char *network, const char *text, st
 	const struct addr *ip;
 	struct workload *w;
 	char buf[ADDR_STRLEN];
+	int n;
 
 	if (addr_parse(&out->target.ip, text) == 0)
 		return 0;
@@ -179,7 +183,10 @@ int trace_find_target(struct store *s, const char *network, const char *text, st
 		store_each_service(s, look_at_service, &q);
 	if (q.found)
 		return by_service(q.found, network, text, out, why);
-	if (find_workload(s, text, &w, why) < 0)
+	n = find_workload(s, text, &w, why);
+	if (n == SEVERAL)
+		return -1;
+	if (n == NONE)
 		return no(why, "nothing in the mesh is called %.256s; an address would be dialled as it is", text);
 	ip = trace_addr(w, out->source->n_ips ? &out->source->ips[0] : &addr_any4);
 	if (!ip)
