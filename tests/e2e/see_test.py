@@ -440,7 +440,8 @@ def traced(bed, source, asked, dialled, port, listener, outcome, reason, topic):
         s = stack.enter_context(own.accept()[0])
         s.settimeout(PATIENCE)
         traffic.echo(c, s)
-    line = until(lambda: bed.agent.access(since, direction="outbound", message="connection complete"), "the access line")[0]
+        client = f"{source.ip4}:{c.getsockname()[1]}"
+    line = until(lambda: bed.agent.access(since, direction="outbound", src_addr=client), "the access line")[0]
     equal(line["dst.addr"], said["route"]["nextHop"], "next hop")
     equal(line.get("dst.hbone_addr"), said["route"].get("authority"), "authority")
     if said["route"]["identities"]:
