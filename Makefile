@@ -32,7 +32,7 @@ EVENT    := libevent_core libevent_extra
 # intel-ipsec-mb has no file for pkg-config in Debian 12; distributions have it for amd64 only.
 IPSEC_MB := $(if $(wildcard /usr/include/intel-ipsec-mb.h),-lIPSec_MB)
 CPPFLAGS += $(if $(IPSEC_MB),-DHAVE_IPSEC_MB)
-PKGS_ALL := openssl zlib libnghttp2 libmnl libprotobuf-c jansson yaml-0.1 ldns $(EVENT) liburcu-qsbr liburcu-cds uuid libbpf cmocka
+PKGS_ALL := openssl zlib libnghttp2 libmnl libprotobuf-c jansson yaml-0.1 ldns $(EVENT) liburcu-qsbr liburcu-cds uuid libbpf libseccomp cmocka
 LIBS_ALL  = $(call pc,libs,$(PKGS_ALL)) $(IPSEC_MB)
 
 # --- folders, in layer order: a folder may include itself and those before it --------------------
@@ -70,7 +70,7 @@ parts    = $(notdir $(basename $(wildcard $(patsubst %,userspace/%.c,$(1)))))
 $(eval $(call program,$(BIN)/culvertctl,$(call parts,culvertctl* doctor_*),jansson libmnl))
 $(eval $(call program,$(LIBEXEC)/culvert-keeper,$(call parts,keeper*),libbpf libmnl libprotobuf-c jansson uuid yaml-0.1 $(EVENT)))
 $(eval $(call program,$(LIBEXEC)/culvert-tunnel,$(call parts,tunnel*), \
-	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 ldns liburcu-qsbr liburcu-cds $(EVENT)))
+	openssl zlib libnghttp2 libprotobuf-c jansson yaml-0.1 ldns liburcu-qsbr liburcu-cds libseccomp $(EVENT)))
 
 # The CNI plugin is copied to hosts that may have none of our libraries: it is linked statically, but for sanitizers.
 CNI     := $(LIBEXEC)/culvert-cni

@@ -6,6 +6,7 @@
  * fails is one line, and what was done before it is undone. */
 #include <errno.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/rights.h"
 #include "base/version.h"
 #include "keeper.h"
 
@@ -274,6 +276,16 @@ static int fail(const char *why)
 	return 1;
 }
 
+/* Pods' namespaces, steering and sockets; the processes of others, to know whose they are; folders that are not root's,
+ * in which files keep their owners where the last two are there. Programs that it starts have no more. */
+static int rights_give_up(void)
+{
+	static const int wanted[] = {CAP_NET_ADMIN,    CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_PTRACE,
+				     CAP_DAC_OVERRIDE, CAP_CHOWN,   CAP_FOWNER};
+
+	return rights_keep(wanted, sizeof wanted / sizeof *wanted);
+}
+
 int main(int argc, char **argv)
 {
 	static struct keeper k;
@@ -284,6 +296,11 @@ int main(int argc, char **argv)
 		return e > 0 ? 0 : fail(why);
 	if (geteuid() != 0)
 		return fail("must run as root: it enters pods' network namespaces and steers their traffic");
+	e = rights_give_up();
+	if (e) {
+		snprintf(why, sizeof why, "cannot give up capabilities: %s", strerror(-e));
+		return fail(why);
+	}
 	e = log_start(k.config.log_json);
 	if (e)
 		snprintf(why, sizeof why, "cannot start the log: %s", strerror(-e));

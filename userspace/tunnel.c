@@ -320,9 +320,9 @@ static const struct rung {
 	int (*up)(struct tunnel *t, char *why);
 	void (*down)(struct tunnel *t); /* also after a failed `up`; or NULL */
 } ladder[] = {
-	{log_up, log_down},	{loop_up, loop_down}, {mesh_up, mesh_down},   {xds_up, xds_down},
-	{certs_up, certs_down}, {metrics_up, NULL},   {crl_up, crl_down},     {ktls_up, NULL},
-	{dns_up, NULL},		{data_up, data_down}, {ports_up, ports_down}, {pods_up, pods_down},
+	{rights_up, NULL},  {log_up, log_down},	    {seccomp_up, NULL},	    {loop_up, loop_down}, {mesh_up, mesh_down},
+	{xds_up, xds_down}, {certs_up, certs_down}, {metrics_up, NULL},	    {crl_up, crl_down},	  {ktls_up, NULL},
+	{dns_up, NULL},	    {data_up, data_down},   {ports_up, ports_down}, {pods_up, pods_down},
 };
 enum { RUNGS = sizeof ladder / sizeof *ladder };
 

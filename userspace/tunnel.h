@@ -57,6 +57,10 @@ void tunnel_quit(void *arg);
 /* A successor serves: drains for as long as the configuration allows. */
 void tunnel_retire(struct tunnel *t);
 
+/* tunnel_shell.c: what it gives up before it hears from anybody; and then the system calls that it does without. */
+int rights_up(struct tunnel *t, char *why);
+int seccomp_up(struct tunnel *t, char *why);
+
 /* tunnel_pods.c: what ZDS tells goes to the data plane, and is counted. */
 int metrics_up(struct tunnel *t, char *why);
 int pods_up(struct tunnel *t, char *why);

@@ -70,6 +70,8 @@ static const struct variable variables[] = {
 	{"ENABLE_RESPONSE_BAGGAGE", NULL, YESNO, AT(response_baggage), "true", NULL},
 	{"CULVERT_LOCAL_HBONE", NULL, YESNO, AT(local_hbone), "false", "tunnel between pods of this node as well"},
 	{"CULVERT_OPENSSL_ONLY", NULL, YESNO, AT(openssl_only), "false", "no other library encrypts (intel-ipsec-mb)"},
+	{"CULVERT_SECCOMP", NULL, TEXT, AT(seccomp_mode), "on",
+	 "on or off: only known system calls; off is for debugging"},
 	{"CULVERT_KTLS", NULL, TEXT, AT(ktls_mode), "auto", "TLS records in the kernel: off, tx, on or auto"},
 	{"CULVERT_KTLS_DISABLE", NULL, TEXT, AT(ktls_disable), "", "parts of it not to use: tx, rx, rx-no-pad, rekey"},
 	{"CULVERT_TAP", NULL, YESNO, AT(tap), "false", "let root read connections in plaintext: culvertctl tap"},
@@ -411,11 +413,14 @@ static int check(struct tunnel_config *c, char *why)
 
 	c->log_json = !strcmp(c->log_format, "json");
 	c->dns = !strcasecmp(c->dns_capture, "true");
+	c->seccomp = !strcmp(c->seccomp_mode, "on");
 	c->spoof_mode = !strcmp(c->spoof, "true")    ? SPOOF_ALWAYS
 			: !strcmp(c->spoof, "false") ? SPOOF_NEVER
 						     : SPOOF_AUTO;
 	if (*c->spoof && strcmp(c->spoof, "true") != 0 && strcmp(c->spoof, "false") != 0)
 		wrong = "ENABLE_ORIG_SRC: must be true, false or unset";
+	else if (!c->seccomp && strcmp(c->seccomp_mode, "off") != 0)
+		wrong = "CULVERT_SECCOMP: must be on or off";
 	else if (ktls_switch_parse(&c->ktls, c->ktls_mode, "") < 0)
 		wrong = "CULVERT_KTLS: must be off, tx, on or auto";
 	else if (ktls_switch_parse(&c->ktls, c->ktls_mode, c->ktls_disable) < 0)

@@ -42,6 +42,8 @@ struct tunnel_config {
 	bool socks;
 	bool tap;		    /* taps may be asked for */
 	enum data_spoof spoof_mode; /* computed */
+	const char *seccomp_mode;
+	bool seccomp; /* computed */
 	const char *ktls_mode, *ktls_disable;
 	struct ktls_switch ktls; /* computed */
 	char *text;		 /* all of it as JSON, for /config_dump; malloc'ed */

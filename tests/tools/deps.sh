@@ -6,7 +6,7 @@
 set -eu
 
 BUILD="gcc make pkg-config clang libclang-rt-dev llvm libbpf-dev libssl-dev libnghttp2-dev libmnl-dev libprotobuf-c-dev
-protobuf-c-compiler libjansson-dev libyaml-dev libldns-dev libcurl4-gnutls-dev zlib1g-dev libevent-dev liburcu-dev uuid-dev libcmocka-dev"
+protobuf-c-compiler libjansson-dev libyaml-dev libldns-dev libcurl4-gnutls-dev zlib1g-dev libevent-dev liburcu-dev libseccomp-dev uuid-dev libcmocka-dev"
 TOOLS="bpftool iproute2 iptables curl iperf3 tcpdump openssl nghttp2-proxy python3 python3-yaml valgrind clang-format cppcheck"
 # Not here: Node (nodejs) and pip (python3-pip, which brings Envoy), for rows of tests/e2e/interop_test.py, and containerd,
 # runc, containernetworking-plugins and busybox-static for those of cni_runtime_test.py, and helm and Go, which

@@ -10,7 +10,7 @@ enum {
 	CA_FETCH_MS = 10000, /* a fetch that takes longer has failed */
 };
 
-/* PEM texts, malloc'ed. */
+/* PEM texts, malloc'ed; the key's may be secure memory (net/tls.h). */
 struct ca_cert {
 	char *key, *chain, *roots; /* chain: the leaf first */
 };

@@ -10,22 +10,22 @@
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 void pem_key_free(char *pem)
 {
 	if (pem)
-		OPENSSL_cleanse(pem, strlen(pem));
-	free(pem);
+		OPENSSL_secure_clear_free(pem, strlen(pem)); /* also what is ordinary memory */
 }
 
-static char *bio_text(BIO *b)
+static char *bio_text(BIO *b, bool secret)
 {
 	char *data, *text;
 	long n = BIO_get_mem_data(b, &data);
 
-	text = n > 0 ? malloc((size_t)n + 1) : NULL;
+	text = n <= 0 ? NULL : secret ? OPENSSL_secure_malloc((size_t)n + 1) : malloc((size_t)n + 1);
 	if (!text)
 		return NULL;
 	memcpy(text, data, (size_t)n);
@@ -82,8 +82,8 @@ int csr_new(const char *spiffe, char **key_pem, char **csr_pem)
 	if (key && key_out && csr_out && PEM_write_bio_PrivateKey(key_out, key, NULL, NULL, 0, NULL, NULL))
 		err = csr_write(key, spiffe, csr_out);
 	if (!err) {
-		k = bio_text(key_out);
-		c = bio_text(csr_out);
+		k = bio_text(key_out, true);
+		c = bio_text(csr_out, false);
 		err = k && c ? 0 : -ENOMEM;
 	}
 	BIO_free(key_out);

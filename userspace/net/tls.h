@@ -18,7 +18,13 @@ enum {
 	TLS_SPIFFE_MAX = 1024, /* bytes of a SPIFFE ID, with the terminator */
 	TLS_EXPECT_MAX = 64,   /* identities that a client accepts */
 	TLS_REASON_MAX = 256,
+	TLS_SECURE_BYTES = 2 << 20, /* address space for private keys: 64 bytes each, touched as they come */
+	TLS_SECURE_MIN = 32,
 };
+
+/* Private keys lie in memory of their own from now on, which is locked (never swapped out), not dumped, and wiped when
+ * it is let go. Once, before the first key. -1: it cannot be locked; the rest holds all the same. */
+int tls_secure_memory(void);
 
 struct tls_id;
 
