@@ -149,7 +149,7 @@ struct app {
 struct end { /* one side of a connection */
 	struct h2 *h2;
 	bool server, keep_waiting; /* requests are not answered at once */
-	unsigned requests, closed, leaving, idle;
+	unsigned requests, closed, leaving, idle, limited[H2_LIMITS];
 	char why[128];
 	struct app *app[RIG_STREAMS];
 	unsigned n_apps;
@@ -330,8 +330,13 @@ static inline void end_idle(struct h2 *h)
 	((struct end *)h2_owner(h))->idle++;
 }
 
+static inline void end_limited(struct h2 *h, enum h2_limit what)
+{
+	((struct end *)h2_owner(h))->limited[what]++;
+}
+
 static const struct h2_ops end_ops = {
-	.request = end_request, .closed = end_closed, .leaving = end_leaving, .idle = end_idle};
+	.request = end_request, .closed = end_closed, .leaving = end_leaving, .idle = end_idle, .limited = end_limited};
 
 static inline void end_init(struct end *e, int fd, bool server)
 {
@@ -339,7 +344,7 @@ static inline void end_init(struct end *e, int fd, bool server)
 
 	memset(e, 0, sizeof *e);
 	e->server = server;
-	e->h2 = h2_new(rig_loop, r, server, &end_ops, e);
+	e->h2 = h2_new(rig_loop, r, server, NULL, &end_ops, e);
 	assert_non_null(e->h2);
 }
 

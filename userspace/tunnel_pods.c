@@ -9,6 +9,7 @@
 #include "admin/stats.h"
 #include "base/log.h"
 #include "data/dns_metrics.h"
+#include "data/limits.h"
 #include "data/offload.h"
 #include "data/revoke.h"
 #include "data/traffic.h"
@@ -31,8 +32,8 @@ int metrics_up(struct tunnel *t, char *why)
 	struct metric **metrics[] = {&t->active, &t->pending, &t->started, &t->stopped};
 	const char *const none[] = {NULL};
 
-	if (stats_init(t->c.istio_version) < 0 || traffic_init() < 0 || dns_metrics_init() < 0 || offload_init() < 0 ||
-	    revoke_init() < 0 || (*t->c.xds_address && xds_metrics_init() < 0))
+	if (stats_init(t->c.istio_version) < 0 || traffic_init() < 0 || dns_metrics_init() < 0 || limits_init() < 0 ||
+	    offload_init() < 0 || revoke_init() < 0 || (*t->c.xds_address && xds_metrics_init() < 0))
 		return tunnel_says(why, "out of memory");
 	for (unsigned i = 0; i < sizeof described / sizeof *described; i++) {
 		*metrics[i] = metric_get(

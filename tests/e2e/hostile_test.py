@@ -11,15 +11,14 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from lib import agents, h2, traffic
-from lib.bed import fixture, kinds, not_ztunnel, pair
+from lib import h2, traffic
+from lib.attack import attacker, certificate, ended, flood, frame, watched
+from lib.bed import fixture, kinds, not_ztunnel
 from lib.net import scale
 from lib.rows import Table, check, equal, until
 
 T = Table(__file__)
-GROWTH_MAX = 48 << 20    # bytes that any attack of these may cost
 HANDSHAKE_MAX = 40       # seconds until a peer that says nothing is gone
-SECONDS = 3              # of each flood
 LOG_LINES = 100          # a second, of all kinds of refusal
 
 
@@ -29,66 +28,6 @@ def one_deny(bed):
 
 KIND = kinds()[0]
 BED = fixture(KIND, KIND, prepare=one_deny)
-
-
-def resident(pid, what):
-    with open(f"/proc/{pid}/status") as f:
-        return next(int(x.split()[1]) << 10 for x in f if x.startswith(what))
-
-
-@contextlib.contextmanager
-def watched(bed):
-    """The server's agent stays small and alive, and serves another client during and after. What counts is the most
-    that it ever held."""
-    agent = bed.b1.node.agent
-    pid = agent.tunnel_pid()
-    with open(f"/proc/{pid}/clear_refs", "w") as f:
-        f.write("5")  # VmHWM begins anew
-    before = resident(pid, "VmRSS:")
-    with pair(bed.a1, bed.b1, port=8099) as (c, s):
-        traffic.echo(c, s)
-        yield
-        grown = resident(pid, "VmHWM:") - before
-        traffic.echo(c, s)
-    with pair(bed.a1, bed.b1, port=8098) as (c, s):
-        traffic.echo(c, s)
-    equal(agent.tunnel_pid(), pid, "the process that serves")
-    check(grown < GROWTH_MAX or agents.sanitized(), f"grew by {grown >> 20} MiB")
-
-
-def attacker(bed):
-    return h2.Client(bed.u1, bed.b1.ip4, bed.ca, bed.cert(bed.a2.spiffe))
-
-
-def frame(kind, flags, stream, payload=b""):
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-def flood(h, block, seconds=SECONDS):
-    """Sends it for a while or until the peer has had enough; False if the connection was ended."""
-    h.tls.settimeout(1)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            h.tls.sendall(block)
-        except TimeoutError:
-            return True  # it takes no more: bounded
-        except (OSError, ssl.SSLError):
-            return False
-    return True
-
-
-def ended(h):
-    """GOAWAY, or the end of the connection."""
-    h.tls.settimeout(5)
-    try:
-        while h.event()[0] != h2.GOAWAY:
-            pass
-    except TimeoutError:
-        return False
-    except (OSError, ssl.SSLError):
-        pass
-    return True
 
 
 @T.row(f"{KIND}/one-byte-data-frames", BED)
@@ -239,12 +178,6 @@ def crowd(bed):
                 equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
             took = time.monotonic() - begin
             check(took < 5, f"a handshake beside {stuck} that are stuck took {took:.1f} s")
-
-
-def certificate(bed):
-    if not hasattr(bed, "attackers_certificate"):
-        bed.attackers_certificate = bed.cert(bed.a2.spiffe)
-    return bed.attackers_certificate
 
 
 for name, say, count in (("silent-connections", silent, scale.count(500, 50)),

@@ -11,6 +11,12 @@
 #define TARGET "access"
 
 static uint64_t suppressed_total;
+static unsigned threads = 1;
+
+void accesslog_threads(unsigned n)
+{
+	threads = n;
+}
 
 static const char *some(const char *s)
 {
@@ -68,8 +74,10 @@ static void line_begin(struct log_line *l, enum log_level level, const char *mes
 	direction(l, f->reporter);
 }
 
-static bool line_allowed(struct log_limit *limit, uint64_t now_ms, uint64_t *left_out)
+/* `lines` are for all threads. */
+static bool line_allowed(struct log_limit *limit, unsigned lines, uint64_t now_ms, uint64_t *left_out)
 {
+	limit->per_second = lines > threads ? lines / threads : 1;
 	if (log_allowed(limit, now_ms, left_out))
 		return true;
 	__atomic_fetch_add(&suppressed_total, 1, __ATOMIC_RELAXED);
@@ -96,14 +104,14 @@ void accesslog_opened(const struct traffic_facts *f)
 void accesslog_closed(const struct traffic_facts *f, uint64_t received, uint64_t sent, uint64_t duration_ms,
 		      uint64_t now_ms, const char *error)
 {
-	static __thread struct log_limit limit = {.per_second = TRAFFIC_ERROR_LINES};
+	static __thread struct log_limit limit;
 	enum log_level level = error ? LOG_ERROR : LOG_INFO;
 	bool outbound = f->reporter == REPORT_SOURCE;
 	uint64_t left_out = 0;
 	struct log_line l;
 	char duration[24];
 
-	if (!log_enabled(level, TARGET) || (error && !line_allowed(&limit, now_ms, &left_out)))
+	if (!log_enabled(level, TARGET) || (error && !line_allowed(&limit, TRAFFIC_ERROR_LINES, now_ms, &left_out)))
 		return;
 	line_begin(&l, level, "connection complete", f);
 	log_u64(&l, "bytes_sent", outbound ? received : sent);
@@ -117,12 +125,12 @@ void accesslog_closed(const struct traffic_facts *f, uint64_t received, uint64_t
 void accesslog_rejected(enum traffic_reporter reporter, const struct endpoint *src, const struct endpoint *dst,
 			const char *error, uint64_t now_ms)
 {
-	static __thread struct log_limit limit = {.per_second = TRAFFIC_REJECT_LINES};
+	static __thread struct log_limit limit;
 	char text[ENDPOINT_STRLEN];
 	uint64_t left_out = 0;
 	struct log_line l;
 
-	if (!log_enabled(LOG_WARN, TARGET) || !line_allowed(&limit, now_ms, &left_out))
+	if (!log_enabled(LOG_WARN, TARGET) || !line_allowed(&limit, TRAFFIC_REJECT_LINES, now_ms, &left_out))
 		return;
 	log_begin(&l, LOG_WARN, TARGET, "connection failed");
 	log_bare(&l, "src.addr", endpoint_str(src, text));

@@ -195,7 +195,7 @@ static void handshake_done(struct nested *n)
 	tls_handshake_free(n->tls);
 	n->tls = NULL;
 	timer_cancel(&n->timer);
-	n->h2 = h2_new(n->w->loop, r, false, &h2_ops, n);
+	n->h2 = h2_new(n->w->loop, r, false, NULL, &h2_ops, n);
 	if (!n->h2) {
 		record_free(r);
 		fail(n, FLAG_H2_FAILURE, "out of memory", false);

@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "data/accept.h"
+#include "data/accesslog.h"
 #include "data/conn.h"
 #include "data/pool.h"
 
@@ -83,6 +84,7 @@ struct data_plane *data_new(struct loop *control, const struct data_options *o, 
 		return NULL;
 	d->o = *o;
 	d->control = control;
+	accesslog_threads(o->workers);
 	list_init(&d->pods);
 	for (unsigned i = 0; i < o->workers; i++) {
 		d->worker[i] = worker_new(d, &d->o, i);

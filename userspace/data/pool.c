@@ -15,6 +15,7 @@
 
 #include "data/certs.h"
 #include "data/dial.h"
+#include "data/limits.h"
 #include "data/offload.h"
 #include "data/revoke.h"
 
@@ -160,7 +161,13 @@ static void on_leaving(struct h2 *h)
 		h2_shutdown(h, false);
 }
 
-static const struct h2_ops h2_ops = {.closed = on_closed, .leaving = on_leaving, .idle = on_idle};
+static void on_limited(struct h2 *h, enum h2_limit what)
+{
+	limit_reached(LIMIT_H2 + what);
+}
+
+static const struct h2_ops h2_ops = {
+	.closed = on_closed, .leaving = on_leaving, .idle = on_idle, .limited = on_limited};
 
 /* --- the steps up to there ------------------------------------------------------------------------------ */
 
@@ -184,7 +191,7 @@ static void handshake_done(struct pool_conn *c)
 	c->tls = NULL;
 	c->stage = STAGE_UP;
 	timer_cancel(&c->timer);
-	c->h2 = c->peer ? h2_new(w->loop, r, false, &h2_ops, c) : NULL;
+	c->h2 = c->peer ? h2_new(w->loop, r, false, NULL, &h2_ops, c) : NULL;
 	if (!c->h2) {
 		record_free(r);
 		conn_end(c, FLAG_H2_FAILURE, "out of memory");

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* HBONE servers. The credential is the pod's own: it belongs to the listener, whatever the client asks for. Everything
- * from accept to the end of the handshake happens within DATA_HANDSHAKE_MS, and HTTP/2 has its own deadline.
- *
- * OpenSSL takes tens of kilobytes for a handshake. So one begins when the client has said something, and only so many are
- * under way: who gets stuck in the middle makes room for those who wait. */
+ * from accept to the end of the handshake happens within DATA_HANDSHAKE_MS, and HTTP/2 has its own deadline. */
 #include "data/server.h"
 
 #include <errno.h>
@@ -14,6 +11,7 @@
 
 #include "data/accept.h"
 #include "data/conn.h"
+#include "data/limits.h"
 #include "data/offload.h"
 #include "data/revoke.h"
 #include "data/traffic.h"
@@ -31,6 +29,7 @@ static void server_free(struct server *s)
 	rstr_unref(s->peer);
 	crl_path_free(s->path);
 	pod_unref(s->pod);
+	source_put(s->source);
 	free(s);
 }
 
@@ -39,28 +38,13 @@ static void bury(struct task *t)
 	server_free(container_of(t, struct server, bury));
 }
 
-static void turns_go_on(struct task *t);
-
 /* The control thread reads it: a drain waits for them as well. */
 static void count(struct worker *w, int n)
 {
 	__atomic_store_n(&w->n_servers, w->n_servers + (unsigned)n, __ATOMIC_RELAXED);
 }
 
-/* The handshake is over, or will not be. */
-static void turn_leave(struct server *s)
-{
-	if (s->tls)
-		s->w->n_shaking--;
-	tls_handshake_free(s->tls);
-	s->tls = NULL;
-	list_del(&s->turn);
-	if (!list_empty(&s->w->queued))
-		loop_defer(s->w->loop, &s->w->shaking_turn, turns_go_on);
-}
-
-/* `why` NULL: nothing to say. Freed when the last stream has gone. */
-static void server_end(struct server *s, const char *why)
+void server_end(struct server *s, const char *why)
 {
 	if (!s->over) {
 		s->over = true;
@@ -77,6 +61,7 @@ static void server_end(struct server *s, const char *why)
 		if (!s->h2 && s->io.fd >= 0)
 			io_close(s->w->loop, &s->io);
 		turn_leave(s);
+		s->source->n_conns--;
 	}
 	if (!s->h2 || !h2_streams(s->h2))
 		loop_defer(s->w->loop, &s->bury, bury);
@@ -96,7 +81,22 @@ static void on_request(struct h2 *h, int32_t id, const struct h2_headers *hd)
 
 static void on_closed(struct h2 *h, const char *why)
 {
-	server_end(h2_owner(h), NULL);
+	struct server *s = h2_owner(h);
+
+	server_end(s, s->limited ? why : NULL);
+}
+
+static void on_limited(struct h2 *h, enum h2_limit what)
+{
+	struct server *s = h2_owner(h);
+
+	limit_reached(LIMIT_H2 + what);
+	s->limited |= what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS || what == H2_LIMIT_UNREAD;
+	if (what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS)
+		source_flooded(s->source);
+	if (what == H2_LIMIT_HEADERS)
+		traffic_reject(REPORT_DESTINATION, &s->src, &s->dst, "header fields beyond the limit",
+			       loop_now(s->w->loop));
 }
 
 static void on_idle(struct h2 *h)
@@ -107,7 +107,8 @@ static void on_idle(struct h2 *h)
 		loop_defer(s->w->loop, &s->bury, bury);
 }
 
-static const struct h2_ops h2_ops = {.request = on_request, .closed = on_closed, .idle = on_idle};
+static const struct h2_ops h2_ops = {
+	.request = on_request, .closed = on_closed, .idle = on_idle, .limited = on_limited};
 
 /* --- TLS ------------------------------------------------------------------------------------------------ */
 
@@ -144,7 +145,7 @@ static void handshake_done(struct server *s)
 	}
 	turn_leave(s);
 	timer_cancel(&s->timer);
-	s->h2 = h2_new(s->w->loop, r, true, &h2_ops, s);
+	s->h2 = h2_new(s->w->loop, r, true, &s->source->share, &h2_ops, s);
 	if (!s->h2) {
 		s->io.fd = -1;
 		record_free(r);
@@ -175,54 +176,16 @@ static void late(struct timer *t)
 	server_end(container_of(t, struct server, timer), "TLS handshake timed out");
 }
 
-static void handshake(struct server *s)
+void server_shake(struct server *s)
 {
 	s->tls = tls_server(s->io.fd, s->id);
 	if (!s->tls) {
 		server_end(s, "out of memory");
 		return;
 	}
-	s->w->n_shaking++;
-	s->began = loop_now(s->w->loop);
-	list_add_tail(&s->w->shaking, &s->turn);
+	turn_begin(s);
 	s->io.ready = tls_ready;
 	tls_ready(&s->io, 0);
-}
-
-static bool make_room(struct worker *w)
-{
-	struct server *oldest = list_entry(w->shaking.next, struct server, turn);
-
-	if (loop_now(w->loop) - oldest->began < SERVER_STUCK_MS)
-		return false;
-	server_end(oldest, "too many handshakes at once, and this one is slow");
-	return true;
-}
-
-static void turns_tick(struct timer *t)
-{
-	struct worker *w = container_of(t, struct worker, shaking_timer);
-
-	loop_defer(w->loop, &w->shaking_turn, turns_go_on);
-}
-
-/* Begins the handshakes that wait, as far as there is room; the newest first, so that a crowd delays only itself. */
-static void turns_go_on(struct task *t)
-{
-	struct worker *w = container_of(t, struct worker, shaking_turn);
-
-	while (!list_empty(&w->queued)) {
-		struct server *s = list_entry(w->queued.next, struct server, turn);
-
-		if (w->n_shaking >= SERVER_HANDSHAKES_MAX) {
-			if (make_room(w))
-				continue;
-			timer_set(w->loop, &w->shaking_timer, SERVER_TURN_MS, turns_tick);
-			return;
-		}
-		list_del(&s->turn);
-		handshake(s);
-	}
 }
 
 static void hello_ready(struct io *io, uint32_t events)
@@ -230,8 +193,7 @@ static void hello_ready(struct io *io, uint32_t events)
 	struct server *s = container_of(io, struct server, io);
 
 	io_want(s->w->loop, io, 0);
-	list_add(&s->w->queued, &s->turn);
-	loop_defer(s->w->loop, &s->w->shaking_turn, turns_go_on);
+	turn_await(s);
 }
 
 static void await_hello(struct server *s)
@@ -274,12 +236,45 @@ static void have_workload(struct workload_wait *wait, struct workload *wl)
 		await_hello(s);
 }
 
+/* Does the mesh vouch for the address? */
+static bool is_known(struct worker *w, const struct addr *ip)
+{
+	bool known;
+
+	store_read_lock();
+	known = store_workload_by_addr(w->o->store, w->o->network, ip);
+	store_read_unlock();
+	return known;
+}
+
+/* Takes its share of what its source may have; false: there is none left. */
+static bool share_take(struct server *s)
+{
+	struct source *source = s->source;
+
+	if (source->n_conns > SOURCE_CONNS_MAX) {
+		limit_reached(LIMIT_CONNECTIONS);
+		server_end(s, "too many connections of this source");
+		return false;
+	}
+	list_add_tail(&source->waiting, &s->pending);
+	if (++source->n_waiting > SOURCE_WAITING_MAX) {
+		limit_reached(LIMIT_HANDSHAKES);
+		server_end(list_entry(source->waiting.next, struct server, pending),
+			   "too many connections of this source wait for TLS");
+	}
+	return true;
+}
+
 void server_accept(struct post *p, int fd, const struct endpoint *peer)
 {
 	struct server *s = calloc(1, sizeof *s);
 	struct workload *wl;
 
-	if (!s) {
+	if (s)
+		s->source = source_get(p->w->sources, &peer->ip, is_known(p->w, &peer->ip));
+	if (!s || !s->source) {
+		free(s);
 		accept_refuse(fd);
 		return;
 	}
@@ -289,7 +284,9 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	s->src = *peer;
 	io_init(&s->io, fd, hello_ready);
 	list_init(&s->turn);
+	list_init(&s->pending);
 	list_add_tail(&p->w->servers, &s->link);
+	s->source->n_conns++;
 	count(p->w, 1);
 	traffic_sockets(REPORT_DESTINATION, 1);
 	if (sock_local(fd, &s->dst) < 0 || addr_eq(&s->dst.ip, &peer->ip)) {
@@ -297,6 +294,8 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 		server_end(s, "attempted recursive call to ourselves");
 		return;
 	}
+	if (!share_take(s))
+		return;
 	timer_set(p->w->loop, &s->timer, DATA_HANDSHAKE_MS, late);
 	wl = pod_workload(p->w, p->pod);
 	if (wl)

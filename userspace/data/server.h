@@ -4,6 +4,7 @@
 #pragma once
 #include "data/certs.h"
 #include "data/pod.h"
+#include "data/sources.h"
 #include "net/h2.h"
 
 enum {
@@ -13,9 +14,11 @@ enum {
 };
 
 struct server {
-	struct list link; /* the worker's servers */
-	struct list turn; /* among the handshakes under way, or among those that wait */
-	uint64_t began;	  /* the handshake */
+	struct list link;    /* the worker's servers */
+	struct list turn;    /* among the handshakes under way, or those of its source that wait */
+	struct list pending; /* the source's, until TLS is done */
+	struct source *source;
+	uint64_t began; /* the handshake */
 	struct worker *w;
 	struct post *post;
 	struct pod *pod; /* referenced: it outlives the post */
@@ -31,6 +34,18 @@ struct server {
 	struct crl_path *path; /* of the peer; or NULL */
 	struct task bury;
 	bool over;
+	bool limited; /* its end is to be told */
 };
+
+/* `why` NULL: nothing to say. Freed when the last stream has gone. */
+void server_end(struct server *s, const char *why);
+/* Begins the handshake. */
+void server_shake(struct server *s);
+
+/* turn.c. The client has said something: calls server_shake() when it is this one's turn. */
+void turn_await(struct server *s);
+/* The handshake is under way; is over, or will not be. */
+void turn_begin(struct server *s);
+void turn_leave(struct server *s);
 
 void stream_request(struct server *s, int32_t id, const struct h2_headers *hd);

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One inbound CONNECT: checks in ztunnel's order, the application, 200, bytes. */
+/* One inbound CONNECT: checks in ztunnel's order, the application, 200, bytes.
+ *
+ * What a request costs is its policies and its connection. So it begins at the end of the turn in which it came, and of
+ * a crowd only some do, each source's in its turn: those that are reset at once never cost more than they did, and others
+ * do not wait for all of them. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +16,7 @@
 #include "data/headers.h"
 #include "data/inbound.h"
 #include "data/leg.h"
+#include "data/limits.h"
 #include "data/plane.h"
 #include "data/proxyproto.h"
 #include "data/server.h"
@@ -22,6 +27,8 @@ struct stream {
 	struct leg leg;
 	struct task bury;
 	struct inbound_target target;
+	struct source *source; /* of whose share it is */
+	struct list turn;      /* of the source's requests, until it begins */
 };
 
 static void bury(struct task *t)
@@ -35,6 +42,11 @@ static void stream_end(struct stream *s, enum traffic_flag flag, const char *why
 
 	if (!w)
 		return;
+	s->source->n_streams--;
+	list_del(&s->turn);
+	if (list_empty(&s->source->requests))
+		list_del(&s->source->asking);
+	source_put(s->source);
 	dial_cancel(&s->dial);
 	leg_kill(&s->leg, NGHTTP2_INTERNAL_ERROR);
 	conn_closed(&s->conn, flag, why);
@@ -116,11 +128,12 @@ static void read_headers(struct conn *c, const struct h2_headers *hd)
 	c->foreign = hd->has_network && strcasecmp(hd->network, c->w->o->network) != 0;
 }
 
-static void admit(struct stream *s, struct server *srv, const char *host)
+static void admit(struct stream *s)
 {
+	struct server *srv = h2_owner(s->leg.stream.h2);
 	struct conn *c = &s->conn;
 	char why[256];
-	int status = inbound_target(c, srv->w, srv->dst.ip, host, &s->target, why, sizeof why);
+	int status = inbound_target(c, srv->w, srv->dst.ip, rstr_text(c->named), &s->target, why, sizeof why);
 
 	if (status != 200) {
 		refuse(s, status, FLAG_CONNECT, why);
@@ -138,6 +151,46 @@ static void admit(struct stream *s, struct server *srv, const char *host)
 	status = dial_application(&s->dial, srv->w, srv->pod, &c->original, &c->src, dialled);
 	if (status < 0)
 		refuse(s, 503, FLAG_CONNECT, strerror(-status));
+}
+
+static void begin_more(struct loop *l, struct msg *m);
+
+static void begin(struct task *t)
+{
+	struct sources *all = container_of(t, struct sources, begin);
+
+	for (int i = 0; i < SOURCE_REQUESTS_MAX && !list_empty(&all->asking); i++) {
+		struct source *source = list_entry(all->asking.next, struct source, asking);
+		struct stream *s = list_entry(source->requests.next, struct stream, turn);
+
+		list_del(&s->turn);
+		list_del(&source->asking);
+		if (!list_empty(&source->requests))
+			list_add_tail(&all->asking, &source->asking);
+		admit(s); /* which may be the end of its source */
+	}
+	if (list_empty(&all->asking) || all->more_comes)
+		return;
+	all->more_comes = true;
+	loop_post(all->loop, &all->more, begin_more);
+}
+
+static void begin_more(struct loop *l, struct msg *m)
+{
+	struct sources *all = container_of(m, struct sources, more);
+
+	all->more_comes = false;
+	loop_defer(l, &all->begin, begin);
+}
+
+static void await_turn(struct stream *s)
+{
+	struct source *source = s->source;
+
+	list_add_tail(&source->requests, &s->turn);
+	list_del(&source->asking);
+	list_add_tail(&source->all->asking, &source->asking);
+	loop_defer(s->conn.w->loop, &source->all->begin, begin);
 }
 
 static void reject(struct server *srv, int32_t id, int status, const char *why)
@@ -161,12 +214,20 @@ void stream_request(struct server *srv, int32_t id, const struct h2_headers *hd)
 		reject(srv, id, 400, "invalid authority");
 		return;
 	}
+	if (srv->source->n_streams >= srv->w->sources->streams_max) {
+		limit_reached(LIMIT_STREAMS);
+		reject(srv, id, 503, "too many requests of this source");
+		return;
+	}
 	s = calloc(1, sizeof *s);
 	if (!s || leg_accept(&s->leg, srv->w, srv->h2, id, &leg_ops, s) < 0) {
 		free(s);
 		reject(srv, id, 503, "out of memory");
 		return;
 	}
+	s->source = source_ref(srv->source);
+	s->source->n_streams++;
+	list_init(&s->turn);
 	s->dial.io.fd = -1;
 	conn_init(&s->conn, srv->w, srv->pod, true, &conn_ops);
 	s->conn.hbone = true;
@@ -179,5 +240,8 @@ void stream_request(struct server *srv, int32_t id, const struct h2_headers *hd)
 	s->conn.dst_identity = rstr_ref(srv->self);
 	s->conn.named = host ? rstr_new(host) : NULL;
 	read_headers(&s->conn, hd);
-	admit(s, srv, host);
+	if (host && !s->conn.named)
+		refuse(s, 503, FLAG_CONNECT, "out of memory");
+	else
+		await_turn(s);
 }

@@ -34,9 +34,10 @@ struct traffic_facts {
 };
 
 enum {
-	TRAFFIC_IDLE_MAX = 1024,   /* label sets without a connection that are kept at hand */
-	TRAFFIC_ERROR_LINES = 100, /* a second and thread, of connections that ended badly */
-	TRAFFIC_REJECT_LINES = 20, /* a second and thread, of connections that were refused early */
+	TRAFFIC_IDLE_MAX = 1024, /* label sets without a connection that are kept at hand */
+	TRAFFIC_ERROR_LINES =
+		80, /* a second, of connections that ended badly; workers share them, each has one at least */
+	TRAFFIC_REJECT_LINES = 30, /* the same of connections that were refused early */
 };
 
 /* A connection's share in the metrics; per direction bytes are added as they flow (live). */

@@ -14,6 +14,7 @@
 #include "data/names.h"
 #include "data/nested.h"
 #include "data/pool.h"
+#include "data/sources.h"
 #include "net/netns.h"
 
 /* While a worker sleeps, writers of the store need not wait for it. */
@@ -54,7 +55,6 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	list_init(&w->conns);
 	list_init(&w->servers);
 	list_init(&w->shaking);
-	list_init(&w->queued);
 	list_init(&w->waiting);
 	list_init(&w->nested);
 	list_init(&w->queries);
@@ -65,13 +65,14 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	w->records = record_pool_new(WORKER_RECORD_KEEP);
 	w->pool = pool_new(w);
 	w->names = names_new();
+	w->sources = w->loop ? sources_new(w->loop, o->workers) : NULL;
 	w->dns_cache = dns_cache_new();
 	w->dns_conf = calloc(1, sizeof *w->dns_conf);
 	w->failures = failures_new(FAILURES_MAX / o->workers > FAILURES_WORKER_MIN ? FAILURES_MAX / o->workers
 										   : FAILURES_WORKER_MIN);
 	w->buffer = malloc(WORKER_BUFFER);
 	if (!w->loop || !w->records || !w->pool || !w->names || !w->dns_cache || !w->dns_conf || !w->failures ||
-	    !w->buffer || getrandom(w->random, sizeof w->random, 0) != sizeof w->random) {
+	    !w->sources || !w->buffer || getrandom(w->random, sizeof w->random, 0) != sizeof w->random) {
 		worker_free(w);
 		return NULL;
 	}
@@ -110,6 +111,7 @@ void worker_free(struct worker *w)
 	failures_free(w->failures);
 	if (w->loop)
 		loop_free(w->loop);
+	sources_free(w->sources);
 	record_pool_free(w->records);
 	free(w->buffer);
 	free(w);

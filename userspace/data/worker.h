@@ -18,6 +18,7 @@ struct names;
 struct dns_cache;
 struct dns_conf;
 struct failures;
+struct sources;
 struct worker {
 	struct data_plane *plane;
 	const struct data_options *o;
@@ -26,10 +27,11 @@ struct worker {
 	struct pool *pool;
 	struct names *names;
 	struct failures *failures;
-	uint8_t *buffer;	     /* of the callback that runs */
-	struct list conns;	     /* struct conn */
-	struct list servers;	     /* struct server: accepted HBONE connections */
-	struct list shaking, queued; /* servers whose handshake is under way; has to wait */
+	struct sources *sources;
+	uint8_t *buffer;     /* of the callback that runs */
+	struct list conns;   /* struct conn */
+	struct list servers; /* struct server: accepted HBONE connections */
+	struct list shaking; /* servers whose handshake is under way, the oldest first */
 	unsigned n_shaking;
 	struct task shaking_turn;
 	struct timer shaking_timer;

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+const char h2_too_many_frames[] = "too many control frames";
+
 enum { READS_PER_EVENT = 4, GOAWAY_STEP_MS = 1000 };
 
 static void turn_run(struct task *t);
@@ -89,6 +91,12 @@ void h2_terminate(struct h2 *h, const char *why)
 	nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
 	timer_set(h->loop, &h->timer, GOAWAY_STEP_MS, ending_late);
 	h2_touch(h);
+}
+
+void h2_limited(struct h2 *h, enum h2_limit what)
+{
+	if (h->ops->limited)
+		h->ops->limited(h, what);
 }
 
 void h2_frames_out(struct h2 *h)
@@ -195,6 +203,10 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 	}
 	n = nghttp2_session_mem_recv(h->session, p, len);
 	if (n < 0) {
+		if (n == NGHTTP2_ERR_FLOODED) { /* answers that it does not read */
+			h2_limited(h, H2_LIMIT_CONTROL);
+			h->why = h2_too_many_frames;
+		}
 		if (!h->why)
 			h->why = nghttp2_strerror((int)n);
 		h2_streams_settle(h);
@@ -250,6 +262,7 @@ static void timer_fire(struct timer *t)
 		return;
 	}
 	if (h->stuck && loop_now(h->loop) - h->stuck_since >= H2_PING_MS + H2_PING_DEADLINE_MS) {
+		h2_limited(h, H2_LIMIT_UNREAD);
 		h2_die(h, "the peer reads nothing");
 		return;
 	}
@@ -257,6 +270,7 @@ static void timer_fire(struct timer *t)
 		h2_die(h, "ping timeout");
 		return;
 	}
+	h2_streams_unstall(h);
 	if (!h->pinged && silent >= H2_PING_MS) {
 		static const uint8_t payload[8] = "culvert";
 
@@ -313,7 +327,8 @@ bool h2_is_cut(const struct h2 *h)
 	return h->cut;
 }
 
-struct h2 *h2_new(struct loop *l, struct record *r, bool server, const struct h2_ops *ops, void *owner)
+struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,
+		  void *owner)
 {
 	struct h2 *h = calloc(1, sizeof *h);
 
@@ -323,6 +338,8 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, const struct h2
 	h->ops = ops;
 	h->owner = owner;
 	h->server = server;
+	h->share = share ? share : &h->alone;
+	h->window = h->share->n < H2_SHARE_WIDE ? H2_CONN_START : H2_CONN_NARROW;
 	h->control.left = H2_CONTROL_BURST;
 	h->resets.left = H2_RESET_BURST;
 	h->control.at = h->resets.at = h->credited_at = loop_now(l);
@@ -337,6 +354,7 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, const struct h2
 		free(h);
 		return NULL;
 	}
+	h->share->n++;
 	timer_set(l, &h->timer, H2_PREFACE_MS, timer_fire);
 	/* Records may already wait in the kernel behind the handshake; epoll says so. */
 	h2_touch(h);
@@ -350,6 +368,7 @@ void h2_free(struct h2 *h)
 	h->dead = true;
 	die_streams(h, true);
 	h2_streams_settle(h);
+	h->share->n--;
 	io_stop(h->loop, &h->io);
 	timer_cancel(&h->timer);
 	timer_cancel(&h->goaway);

@@ -5,8 +5,9 @@
  *
  * Back-pressure. What a stream's receiver does not take is copied to a buffer of that stream; its window is credited
  * only for what was taken, so the buffer is bounded by H2_STREAM_WINDOW bytes of memory however the peer cuts its
- * frames. The connection's window is credited on arrival while all its streams together hold less than H2_HELD_FREE: a
- * few stalled streams cannot stop the others. Towards peers that are not as kind, a stream that is not drained never
+ * frames. The connection's window is credited on arrival while all streams of the peer together hold less than
+ * H2_HELD_FREE: a few stalled streams cannot stop the others. Windows begin small and grow with what receivers take, so
+ * that who opens many and lets them stall pins little. Towards peers that are not as kind, a stream that is not drained never
  * takes the last part of the connection's window, and a connection that stalled streams hold gets a sibling.
  *
  * Batching. Nothing is sent before the end of the loop's turn (or until the record's slots are full): frames of many
@@ -21,9 +22,13 @@
 #include "net/record.h"
 
 enum {
-	H2_STREAM_WINDOW = 1 << 20,  /* bytes a peer may send on a stream before we take any */
-	H2_CONN_WINDOW = 8 << 20,    /* and on a connection */
-	H2_HELD_FREE = 8 << 20,	     /* bytes that stalled streams may hold at no cost to their neighbours */
+	H2_STREAM_START = 256 << 10, /* bytes a peer may send on a stream before we take any, */
+	H2_STREAM_WINDOW = 1 << 20,  /* and when we have taken as many */
+	H2_CONN_START = 512 << 10,   /* the same on a connection, */
+	H2_CONN_NARROW = 65535,	     /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
+	H2_CONN_WINDOW = 8 << 20,    /* doubled up to this whenever so much was taken */
+	H2_SHARE_WIDE = 8,
+	H2_HELD_FREE = 4 << 20,	     /* bytes that a peer's stalled streams may hold at no cost to their neighbours */
 	H2_STREAMS_MAX = 200,	     /* SETTINGS_MAX_CONCURRENT_STREAMS of our servers */
 	H2_HEADERS_MAX = 65536,	     /* SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113, 6.5.2: 32 a field) of our servers */
 	H2_HEADERS_END = 4,	     /* so many times that ends the connection, instead of a 431 */
@@ -37,8 +42,19 @@ enum {
 	H2_RESET_BURST = 1000,	     /* requests that a client resets before their answer: this many at once, */
 	H2_RESET_PER_MS = 1,	     /* and this many a millisecond */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
+	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */
 	H2_TINY = 512,		     /* pieces of frames smaller than this are put together */
 	H2_TAKE_MAX = 64,	     /* pieces that one call hands to a receiver */
+};
+
+/* Reached by what a peer did, or did not do. */
+enum h2_limit {
+	H2_LIMIT_CONTROL, /* H2_CONTROL_*: the connection ends */
+	H2_LIMIT_RESETS,  /* H2_RESET_*: the connection ends */
+	H2_LIMIT_HEADERS, /* H2_HEADERS_MAX: the request is refused, or the connection ends */
+	H2_LIMIT_STALLED, /* H2_STALL_MS: the stream ends */
+	H2_LIMIT_UNREAD,  /* it takes no bytes at all: the connection ends */
+	H2_LIMITS
 };
 
 /* What we read of a request's or a response's header fields; "" when absent. Lives until `request` or `response`
@@ -49,6 +65,12 @@ struct h2_headers {
 	bool connect;					 /* :method is CONNECT */
 	int status;
 	size_t list_size;
+};
+
+/* The connections of one peer, as far as they are counted together; zeroed. It outlives them. */
+struct h2_share {
+	unsigned n;
+	uint64_t held; /* bytes, by all their streams */
 };
 
 struct h2;
@@ -91,7 +113,10 @@ struct h2_stream {
 	bool end_in, end_told;	       /* END_STREAM came; the owner knows */
 	bool end_out, feed_end;	       /* END_STREAM is sent; goes with the frame being made */
 	bool over, over_told, refused; /* closed in nghttp2; the owner knows */
-	uint32_t code;
+	bool stalled;		       /* for too long */
+	bool wide;		       /* has the large window */
+	uint32_t code, taken;	       /* bytes, until it is wide */
+	uint64_t stalled_since;	       /* 0: it has window, or nothing to send */
 };
 
 struct h2_ops {
@@ -105,10 +130,14 @@ struct h2_ops {
 	void (*leaving)(struct h2 *h);
 	/* The last stream ended; also after `closed`. */
 	void (*idle)(struct h2 *h);
+	/* To be counted; may be left out. Before what comes of it; frees nothing. */
+	void (*limited)(struct h2 *h, enum h2_limit what);
 };
 
-/* Takes the record over. NULL: no memory (the record stays the caller's). */
-struct h2 *h2_new(struct loop *l, struct record *r, bool server, const struct h2_ops *ops, void *owner);
+/* Takes the record over. `share` NULL: the peer has no other connections. NULL: no memory (the record stays the
+ * caller's). */
+struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,
+		  void *owner);
 /* Closes at once, without GOAWAY; streams get `reset` with CANCEL. Takes NULL. */
 void h2_free(struct h2 *h);
 void *h2_owner(const struct h2 *h);

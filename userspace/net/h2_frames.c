@@ -16,9 +16,20 @@ static struct h2_stream *stream_of(struct h2 *h, int32_t id)
 
 static int flood(struct h2 *h)
 {
-	if (!h->ending)
-		h2_terminate(h, "too many control frames");
+	if (!h->ending) {
+		h2_limited(h, H2_LIMIT_CONTROL);
+		h2_terminate(h, h2_too_many_frames);
+	}
 	return 0;
+}
+
+/* A request that came to nothing: the client reset it before its answer, or made us reset it by what it sent. */
+static void count_reset(struct h2 *h)
+{
+	if (!h->server || h->ending || h2_bucket_take(h, &h->resets, H2_RESET_BURST, H2_RESET_PER_MS))
+		return;
+	h2_limited(h, H2_LIMIT_RESETS);
+	h2_terminate(h, "too many resets");
 }
 
 static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t len, int flags, void *user)
@@ -120,6 +131,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 		h->too_large = true;
 		if (c->list_size <= H2_HEADERS_END * H2_HEADERS_MAX)
 			return 0;
+		h2_limited(h, H2_LIMIT_HEADERS);
 		h->why = "a header block without end";
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
@@ -155,10 +167,12 @@ static void headers_done(struct h2 *h, const nghttp2_frame *frame)
 	if (!c)
 		return;
 	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-		if (h->too_large)
+		if (h->too_large) {
+			h2_limited(h, H2_LIMIT_HEADERS);
 			h2_refuse(h, frame->hd.stream_id, 431);
-		else if (!h->dead)
+		} else if (!h->dead) {
 			h->ops->request(h, frame->hd.stream_id, c);
+		}
 	} else if (s && !h->server && c->status >= 200 && !s->answered) {
 		s->answered = true;
 		s->ops->response(s, c);
@@ -199,9 +213,8 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 		h->leaving = true;
 		break;
 	case NGHTTP2_RST_STREAM:
-		if (h->server && !(s && s->answered) &&
-		    !h2_bucket_take(h, &h->resets, H2_RESET_BURST, H2_RESET_PER_MS) && !h->ending)
-			h2_terminate(h, "too many resets");
+		if (!(s && s->answered))
+			count_reset(h);
 		break;
 	}
 	return 0;
@@ -222,8 +235,11 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 {
 	struct h2_stream *s = stream_of(user, id);
 
-	if (s)
-		h2_stream_over(s, code);
+	if (!s)
+		return 0;
+	if (code == NGHTTP2_FLOW_CONTROL_ERROR) /* more than its window is not always told as an invalid frame */
+		count_reset(user);
+	h2_stream_over(s, code);
 	return 0;
 }
 
@@ -245,6 +261,8 @@ static int on_invalid(nghttp2_session *ng, const nghttp2_frame *frame, int code,
 
 	if (!frame->hd.stream_id)
 		h->why = nghttp2_strerror(code);
+	else if (code != NGHTTP2_ERR_FLOW_CONTROL) /* on_close() has those */
+		count_reset(h);			   /* nghttp2 resets the stream */
 	return 0;
 }
 
@@ -269,22 +287,22 @@ static nghttp2_session_callbacks *callbacks_new(void)
 	return c;
 }
 
-static int announce(nghttp2_session *ng, bool server)
+static int announce(nghttp2_session *ng, bool server, uint32_t window)
 {
 	const nghttp2_settings_entry client[] =
 		{
 			{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_START},
 			{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX / 4},
 		},
 				     srv[] = {
 					     {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
-					     {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+					     {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_START},
 					     {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX},
 				     };
 	int e = nghttp2_submit_settings(ng, NGHTTP2_FLAG_NONE, server ? srv : client, 3);
 
-	return e ? e : nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, H2_CONN_WINDOW);
+	return e ? e : nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, (int32_t)window);
 }
 
 /* Newer than 1.52, but in what distributions made of 1.52 as well. Its own limit, 33 resets a second, would end the
@@ -311,7 +329,7 @@ nghttp2_session *h2_session_new(struct h2 *h, bool server)
 	}
 	nghttp2_option_del(o);
 	nghttp2_session_callbacks_del(c);
-	if (e == 0 && announce(ng, server) != 0) {
+	if (e == 0 && announce(ng, server, h->window) != 0) {
 		nghttp2_session_del(ng);
 		ng = NULL;
 	}

@@ -22,9 +22,10 @@ struct h2 {
 	struct h2_headers *collect; /* the header block that is being read */
 	uint8_t *slot;		    /* where the frame being made goes; NULL: none */
 	uint64_t last_rx, stuck_since;
-	uint64_t credited_at; /* when the peer last gave the connection window */
-	uint64_t held;	      /* bytes held by all streams */
-	int32_t window_top;   /* the largest window that the peer gave the connection */
+	uint64_t credited_at;	       /* when the peer last gave the connection window */
+	struct h2_share *share, alone; /* `alone` where there is no other */
+	uint32_t window, taken;	       /* of the connection, for the peer to send; bytes since it grew */
+	int32_t window_top;	       /* the largest window that the peer gave the connection */
 	struct h2_bucket control, resets;
 	unsigned n_streams;
 	bool greeted;	 /* the peer's SETTINGS came */
@@ -41,6 +42,8 @@ struct h2 {
 void h2_die(struct h2 *h, const char *why);
 /* The same with GOAWAY(ENHANCE_YOUR_CALM). */
 void h2_terminate(struct h2 *h, const char *why);
+/* Tells the owner. */
+void h2_limited(struct h2 *h, enum h2_limit what);
 /* Makes sure that the end of the turn is worked on. */
 void h2_touch(struct h2 *h);
 /* Sends nghttp2's pending frames into the record; not the socket. */
@@ -55,7 +58,9 @@ bool h2_bucket_take(struct h2 *h, struct h2_bucket *b, uint32_t burst, uint32_t 
 /* The peer has seen all that we sent before h2_shutdown(): the second step. */
 void h2_goaway_finish(struct h2 *h);
 extern const uint8_t h2_goaway_ping[8];
+extern const char h2_too_many_frames[];
 
+/* Announces h->window. */
 nghttp2_session *h2_session_new(struct h2 *h, bool server);
 
 /* h2_stream.c: what the callbacks and the end of the turn call. */
@@ -64,5 +69,7 @@ int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len);
 void h2_stream_over(struct h2_stream *s, uint32_t code);
 void h2_streams_settle(struct h2 *h);
 void h2_streams_wake(struct h2 *h);
+/* Ends those whose peer has given no window for H2_STALL_MS. */
+void h2_streams_unstall(struct h2 *h);
 ssize_t h2_stream_read_cb(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
 			  nghttp2_data_source *src, void *user);

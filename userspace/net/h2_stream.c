@@ -159,7 +159,7 @@ void h2_stream_free(struct h2_stream *s, uint32_t code)
 	drop_pieces(s);
 	if (s->held_owed && !h->dead)
 		nghttp2_session_consume_connection(h->session, s->held_owed);
-	h->held -= s->held_len;
+	h->share->held -= s->held_len;
 	list_del(&s->dirty);
 	list_del(&s->blocked);
 	list_del(&s->all);
@@ -196,8 +196,8 @@ static int hold(struct h2_stream *s, const uint8_t *p, size_t len)
 	}
 	memcpy(s->held + s->held_off + s->held_len, p, len);
 	s->held_len += (uint32_t)len;
-	h->held += len;
-	if (h->held <= H2_HELD_FREE)
+	h->share->held += len;
+	if (h->share->held <= H2_HELD_FREE)
 		nghttp2_session_consume_connection(h->session, len);
 	else
 		s->held_owed += (uint32_t)len;
@@ -221,6 +221,26 @@ static int hold_pieces(struct h2_stream *s, size_t skip)
 	return 0;
 }
 
+/* Who takes what comes gets more of it under way. */
+static void widen(struct h2_stream *s, size_t n)
+{
+	struct h2 *h = s->h2;
+
+	h->taken += (uint32_t)n;
+	if (h->taken >= h->window && h->window < H2_CONN_WINDOW) {
+		h->taken = 0;
+		h->window = 2 * h->window < H2_CONN_WINDOW ? 2 * h->window : H2_CONN_WINDOW;
+		nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0, (int32_t)h->window);
+	}
+	if (s->wide)
+		return;
+	s->taken += (uint32_t)n;
+	if (s->taken < H2_STREAM_START || !s->id || s->over)
+		return;
+	s->wide = true;
+	nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, s->id, H2_STREAM_WINDOW);
+}
+
 static void credit(struct h2_stream *s, size_t n, size_t connection)
 {
 	if (s->h2->dead)
@@ -229,6 +249,7 @@ static void credit(struct h2_stream *s, size_t n, size_t connection)
 		nghttp2_session_consume_stream(s->h2->session, s->id, n);
 	if (connection)
 		nghttp2_session_consume_connection(s->h2->session, connection);
+	widen(s, n);
 }
 
 /* Hands the held bytes out; false when the receiver cannot take all or has gone. */
@@ -243,7 +264,7 @@ static bool take_held(struct h2_stream *s)
 			return false;
 		s->held_off += (uint32_t)n;
 		s->held_len -= (uint32_t)n;
-		s->h2->held -= (size_t)n;
+		s->h2->share->held -= (size_t)n;
 		owed = s->held_owed < n ? s->held_owed : (uint32_t)n;
 		s->held_owed -= owed;
 		credit(s, (size_t)n, owed);
@@ -389,6 +410,10 @@ ssize_t h2_stream_pump(struct h2_stream *s, int fd)
 	if (h->dead)
 		return -EPIPE;
 	window = send_window(s);
+	if (window)
+		s->stalled_since = 0;
+	else if (!s->stalled_since)
+		s->stalled_since = loop_now(h->loop);
 	if (!window || nghttp2_session_want_write(h->session))
 		return block(s);
 	n_iov = room(h, iov);
@@ -440,6 +465,23 @@ void h2_streams_wake(struct h2 *h)
 	}
 }
 
+void h2_streams_unstall(struct h2 *h)
+{
+	uint64_t now = loop_now(h->loop);
+
+	list_for_each (pos, &h->blocked) {
+		struct h2_stream *s = list_entry(pos, struct h2_stream, blocked);
+
+		if (s->over || !s->stalled_since || now - s->stalled_since < H2_STALL_MS)
+			continue;
+		h2_limited(h, H2_LIMIT_STALLED);
+		s->stalled = true;
+		nghttp2_session_set_stream_user_data(h->session, s->id, NULL);
+		nghttp2_submit_rst_stream(h->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
+		h2_stream_over(s, NGHTTP2_CANCEL);
+	}
+}
+
 /* --- endings -------------------------------------------------------------------------------------------- */
 
 void h2_stream_over(struct h2_stream *s, uint32_t code)
@@ -454,6 +496,8 @@ static const char *reason(const struct h2_stream *s)
 {
 	if (s->h2->dead)
 		return s->h2->why;
+	if (s->stalled)
+		return "the peer has given no window for an hour";
 	return s->code ? nghttp2_http2_strerror(s->code) : "the peer left the stream without ending it";
 }
 

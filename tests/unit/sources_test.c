@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shares of who connects: who counts as one, and for how long a flood is remembered. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "data/sources.h"
+
+static uint64_t clock_ahead_ms;
+
+int clock_gettime(clockid_t id, struct timespec *ts)
+{
+	int e = (int)syscall(SYS_clock_gettime, id, ts);
+
+	ts->tv_sec += (time_t)(clock_ahead_ms / 1000);
+	ts->tv_nsec += (long)(clock_ahead_ms % 1000 * 1000000);
+	if (ts->tv_nsec >= 1000000000) {
+		ts->tv_sec++;
+		ts->tv_nsec -= 1000000000;
+	}
+	return e;
+}
+
+static struct loop *loop;
+
+static void stop(struct loop *l, struct msg *m)
+{
+	loop_stop(l);
+}
+
+/* The loop's time is that of its turn. */
+static void forward(uint64_t ms)
+{
+	static struct msg m;
+
+	clock_ahead_ms += ms;
+	loop_post(loop, &m, stop);
+	loop_run(loop);
+}
+
+static struct source *get(struct sources *all, const char *ip, bool known)
+{
+	struct addr a;
+
+	assert_int_equal(addr_parse(&a, ip), 0);
+	return source_get(all, &a, known);
+}
+
+static void test_who_is_one(void **state)
+{
+	static const struct {
+		const char *name, *a, *b;
+		bool known, same;
+	} rows[] = {
+		{"an address of IPv4", "10.0.0.1", "10.0.0.1", false, true},
+		{"neighbours of IPv4", "10.0.0.1", "10.0.0.2", false, false},
+		{"strangers of an IPv6 network", "fd00:1:2:3::1", "fd00:1:2:3:ffff::2", false, true},
+		{"strangers of two", "fd00:1:2:3::1", "fd00:1:2:4::1", false, false},
+		{"pods of an IPv6 network", "fd00:1:2:3::1", "fd00:1:2:3::2", true, false},
+		{"a pod of IPv6", "fd00:1:2:3::1", "fd00:1:2:3::1", true, true},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct sources *all = sources_new(loop, 1);
+		struct source *a = get(all, rows[i].a, rows[i].known), *b = get(all, rows[i].b, rows[i].known);
+
+		if ((a == b) != rows[i].same)
+			fail_msg("%s", rows[i].name);
+		source_put(a);
+		source_put(b);
+		for (unsigned k = 0; k < SOURCE_BUCKETS; k++)
+			assert_true(list_empty(&all->bucket[k]));
+		sources_free(all);
+	}
+}
+
+static void test_floods_are_remembered(void **state)
+{
+	struct sources *all = sources_new(loop, 1);
+	struct source *s = get(all, "10.0.0.1", true);
+
+	forward(0);
+	assert_true(source_may_begin(s));
+	source_flooded(s);
+	source_put(s); /* its connection has ended */
+	s = get(all, "10.0.0.1", true);
+	assert_false(source_may_begin(s));
+	forward(SOURCE_CALM_MS - 100);
+	assert_false(source_may_begin(s));
+	forward(101);
+	assert_true(source_may_begin(s));
+	source_flooded(s);
+	source_put(s);
+	forward(SOURCE_CALM_MS + 1);
+	s = get(all, "10.0.0.1", true);
+	assert_true(source_may_begin(s));
+	source_put(s);
+	sources_free(all);
+}
+
+/* One that nobody asks for again goes when its bucket is looked at. */
+static void test_forgotten(void **state)
+{
+	struct sources *all = sources_new(loop, 1);
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		char ip[32];
+		struct source *s;
+
+		snprintf(ip, sizeof ip, "10.0.%u.%u", i / 250, i % 250);
+		s = get(all, ip, true);
+		source_flooded(s);
+		source_put(s);
+	}
+	forward(SOURCE_CALM_MS + 1);
+	for (unsigned i = 0; i < 5000; i++) {
+		char ip[32];
+
+		snprintf(ip, sizeof ip, "10.1.%u.%u", i / 250, i % 250);
+		source_put(get(all, ip, true));
+	}
+	for (unsigned k = 0; k < SOURCE_BUCKETS; k++)
+		list_for_each (pos, &all->bucket[k])
+			left++;
+	assert_in_range(left, 0, 10);
+	sources_free(all);
+}
+
+static void test_few_descriptors(void **state)
+{
+	static const struct {
+		rlim_t files;
+		unsigned workers, streams;
+	} rows[] = {
+		{1024, 1, 256}, {65536, 2, 8192}, {65536, 1, 16384}, {1 << 20, 2, SOURCE_STREAMS_MAX}, {100, 4, 256}};
+	struct rlimit was, now;
+
+	getrlimit(RLIMIT_NOFILE, &was);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct sources *all;
+
+		now = (struct rlimit){rows[i].files, was.rlim_max};
+		if (setrlimit(RLIMIT_NOFILE, &now) < 0)
+			continue; /* the machine has fewer */
+		all = sources_new(loop, rows[i].workers);
+		assert_int_equal(all->streams_max, rows[i].streams);
+		sources_free(all);
+	}
+	setrlimit(RLIMIT_NOFILE, &was);
+}
+
+static int setup(void **state)
+{
+	loop = loop_new();
+	return !loop;
+}
+
+static int teardown(void **state)
+{
+	loop_free(loop);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_who_is_one),
+		cmocka_unit_test(test_floods_are_remembered),
+		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_few_descriptors),
+	};
+
+	return cmocka_run_group_tests_name("sources", tests, setup, teardown);
+}

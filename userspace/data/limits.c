@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The limits' names, and how often each was reached. */
+#include "data/limits.h"
+
+#include <errno.h>
+
+#include "base/metrics.h"
+
+static const char *const names[LIMITS] = {
+	[LIMIT_H2 + H2_LIMIT_CONTROL] = "control_frames",   [LIMIT_H2 + H2_LIMIT_RESETS] = "resets",
+	[LIMIT_H2 + H2_LIMIT_HEADERS] = "header_bytes",	    [LIMIT_H2 + H2_LIMIT_STALLED] = "stalled_stream",
+	[LIMIT_H2 + H2_LIMIT_UNREAD] = "unread_connection", [LIMIT_CONNECTIONS] = "connections_of_a_source",
+	[LIMIT_HANDSHAKES] = "handshakes_of_a_source",	    [LIMIT_STREAMS] = "streams_of_a_source",
+};
+
+static struct metric *reached[LIMITS];
+
+int limits_init(void)
+{
+	static const char *const labels[] = {"limit", NULL};
+	struct metric_family *f = metric_family(METRIC_COUNTER, "culvert_limits_reached",
+						"Limits that peers have reached (unstable)", labels, NULL);
+
+	for (unsigned i = 0; i < LIMITS; i++) {
+		reached[i] = metric_get(f, &names[i]);
+		if (!reached[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+void limit_reached(enum limit l)
+{
+	metric_add(reached[l], 1);
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table of sources. One without references stays only while it has to calm down; who looks into its bucket after
+ * that clears it away. */
+#include "data/sources.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { STREAMS_LEAST = 256 };
+
+struct sources *sources_new(struct loop *l, unsigned workers)
+{
+	struct sources *all = calloc(1, sizeof *all);
+	struct rlimit r;
+
+	if (!all)
+		return NULL;
+	all->loop = l;
+	for (unsigned i = 0; i < SOURCE_BUCKETS; i++)
+		list_init(&all->bucket[i]);
+	list_init(&all->turn);
+	list_init(&all->asking);
+	all->streams_max = SOURCE_STREAMS_MAX;
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur / 4 / workers < all->streams_max)
+		all->streams_max = (unsigned)(r.rlim_cur / 4 / workers);
+	if (all->streams_max < STREAMS_LEAST)
+		all->streams_max = STREAMS_LEAST;
+	return all;
+}
+
+static void source_free(struct source *s)
+{
+	list_del(&s->link);
+	free(s);
+}
+
+static bool is_calm(const struct sources *all, const struct source *s)
+{
+	return loop_now(all->loop) >= s->calm_at;
+}
+
+void sources_free(struct sources *all)
+{
+	for (unsigned i = 0; all && i < SOURCE_BUCKETS; i++)
+		list_for_each_safe (pos, tmp, &all->bucket[i])
+			source_free(list_entry(pos, struct source, link));
+	free(all);
+}
+
+/* Of an IPv6 host that nobody vouches for the upper half counts: it has all addresses of its network. */
+static struct addr network_of(const struct addr *ip, bool known)
+{
+	struct addr at = *ip;
+
+	if (!known && !addr_is4(ip))
+		memset(at.b + 8, 0, 8);
+	return at;
+}
+
+struct source *source_get(struct sources *all, const struct addr *ip, bool known)
+{
+	struct addr at = network_of(ip, known);
+	struct list *bucket = &all->bucket[addr_hash(&at) % SOURCE_BUCKETS];
+	struct source *s;
+
+	list_for_each_safe (pos, tmp, bucket) {
+		s = list_entry(pos, struct source, link);
+		if (addr_eq(&s->ip, &at))
+			return source_ref(s);
+		if (!s->refs && is_calm(all, s))
+			source_free(s);
+	}
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	s->all = all;
+	s->ip = at;
+	list_init(&s->turn);
+	list_init(&s->waiting);
+	list_init(&s->queued);
+	list_init(&s->asking);
+	list_init(&s->requests);
+	list_add(bucket, &s->link);
+	return source_ref(s);
+}
+
+struct source *source_ref(struct source *s)
+{
+	s->refs++;
+	return s;
+}
+
+void source_put(struct source *s)
+{
+	if (s && !--s->refs && is_calm(s->all, s))
+		source_free(s);
+}
+
+void source_flooded(struct source *s)
+{
+	s->calm_at = loop_now(s->all->loop) + SOURCE_CALM_MS;
+}
+
+bool source_may_begin(const struct source *s)
+{
+	return s->n_shaking < SOURCE_HANDSHAKES_MAX && is_calm(s->all, s);
+}

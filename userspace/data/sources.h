@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who connects to a worker's HBONE servers, and the share of it that one of them may take. A source is an address; of
+ * IPv6 hosts that the mesh does not know it is the network of 64 bits, of which a single host may have all. Private to
+ * data/, each worker has its own. */
+#pragma once
+#include "base/addr.h"
+#include "base/list.h"
+#include "net/h2.h"
+
+enum {
+	SOURCE_CONNS_MAX = 4096,    /* HBONE connections of a source on a worker; one more is refused */
+	SOURCE_WAITING_MAX = 512,   /* of these not yet through with TLS; for one more the oldest goes */
+	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
+	SOURCE_STREAMS_MAX = 32768, /* requests; fewer where descriptors are (a quarter of them); one more is refused */
+	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
+	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
+	SOURCE_BUCKETS = 256,
+};
+
+struct source {
+	struct list link;    /* bucket */
+	struct list turn;    /* among those that have a server queued */
+	struct list waiting; /* servers until TLS is done, the oldest first */
+	struct list queued;  /* of these, who has heard from its client and waits for its handshake, the newest first */
+	struct list asking;  /* among those that have a request that has not begun */
+	struct list requests; /* these */
+	struct sources *all;
+	struct addr ip;
+	unsigned refs, n_conns, n_waiting, n_shaking, n_streams;
+	struct h2_share share; /* what its connections hold */
+	uint64_t calm_at;
+};
+
+struct sources {
+	struct loop *loop;
+	struct list bucket[SOURCE_BUCKETS];
+	struct list turn;   /* sources that have a server queued, in the order in which they are served */
+	struct list asking; /* sources whose requests wait, in the same way */
+	struct task begin;  /* some of them */
+	struct msg more;    /* and others in the next turn */
+	bool more_comes;
+	unsigned streams_max; /* SOURCE_STREAMS_MAX, or what descriptors allow */
+};
+
+/* `workers` share the descriptors. NULL: no memory. */
+struct sources *sources_new(struct loop *l, unsigned workers);
+/* There are no references any more. Takes NULL. */
+void sources_free(struct sources *all);
+/* A reference. NULL: no memory. */
+struct source *source_get(struct sources *all, const struct addr *ip, bool known);
+struct source *source_ref(struct source *s);
+/* Takes NULL. */
+void source_put(struct source *s);
+/* Its connection was ended for a flood. */
+void source_flooded(struct source *s);
+/* May it begin another handshake now? */
+bool source_may_begin(const struct source *s);
