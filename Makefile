@@ -47,7 +47,7 @@ BPF_SRC := $(wildcard bpf/*.bpf.c)
 SKELS   := $(patsubst bpf/%.bpf.c,$(B)/gen/%.skel.h,$(BPF_SRC))
 
 .DEFAULT_GOAL := all
-.PHONY: all deps check check-unit check-valgrind check-net check-e2e check-deploy check-istiod check-long fuzz fuzz-smoke bench demo lint vmdeps \
+.PHONY: all deps check check-unit check-valgrind check-net check-e2e check-deploy check-istiod check-long fuzz fuzz-smoke bench floods soak demo lint vmdeps \
         vm-programs vmcheck vmbench install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -216,6 +216,12 @@ $(BENCH_PARTS): $(B)/tests/bench/%: tests/bench/%.c $(LIBS_A)
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_) -o $@ $< -Wl,--start-group $(LIBS_A) -Wl,--end-group $(LDFLAGS_) $(LIBS_ALL)
 bench-%: $(B)/tests/bench/%_bench
 	@$< $(ARGS)
+# Hostile clients: make floods [SECONDS=30] [ONLY="SETTINGS, reset"] [ZTUNNEL=/path]
+floods: all $(BENCH_BIN)
+	@B=$(B) ZTUNNEL='$(ZTUNNEL)' tests/bench/floods.py --seconds $(or $(SECONDS),30) --only '$(ONLY)'
+# Pods, policies, certificates and connections that come and go: make soak [MINUTES=5]
+soak: all
+	@B=$(B) MINUTES=$(or $(MINUTES),5) tests/e2e/soak.py
 demo: deps
 	@$(MAKE) --no-print-directory B=$(B) all
 	@B=$(B) tests/demo/demo.py
