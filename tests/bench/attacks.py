@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""One attack on an HBONE server, until killed: what a client with a valid certificate may send, as fast as its share of a processor
-lets it; whenever it is thrown out it comes back.
+"""One attack on an HBONE server, until SIGTERM: what a client with a valid certificate may send, as fast as its share of a processor
+lets it; whenever it is thrown out it comes back. Says at the end how often it connected and how many bytes it sent, as JSON.
 
   attacks.py NAME ADDRESS CA CERT KEY SHARE"""
 import itertools
+import json
 import os
 import resource
 import select
+import signal
 import socket
 import ssl
 import struct
@@ -30,6 +32,7 @@ class Share:
 
     def __init__(self, share):
         self.share, self.begin, self.used = share, time.monotonic(), time.process_time()
+        self.done = {"connections": 0, "bytes": 0}
 
     def keep(self):
         ahead = (time.process_time() - self.used) / self.share - (time.monotonic() - self.begin)
@@ -50,6 +53,7 @@ class Peer:
         here = SimpleNamespace(connect=lambda ip, port, timeout: socket.create_connection((ip, port), timeout))
         self.a, self.read, self.buf, self.owed = a, read, b"", 0
         self.h = h2.Client(here, a.ip, SimpleNamespace(cert=a.ca), a.cert, preface=False)
+        a.share.done["connections"] += 1
         self.tls, self.next, self.window, self.initial = self.h.tls, 1, {0: 65535}, 65535
         self.tls.setblocking(False)
         self.send(h2.PREFACE + frame(h2.SETTINGS, 0, 0, struct.pack(">HI", 4, window))
@@ -64,7 +68,8 @@ class Peer:
         view = memoryview(block)
         while view:
             try:
-                view = view[self.tls.send(view[:1 << 18]):]
+                n = self.tls.send(view[:1 << 18])
+                view, self.a.share.done["bytes"] = view[n:], self.a.share.done["bytes"] + n
             except ssl.SSLWantWriteError:
                 self.events()
                 select.select([], [self.tls], [], 0.2)
@@ -267,7 +272,9 @@ def crowd(make, count):
 
 
 def silent(a):
-    return socket.create_connection((a.ip, 15008), 5)
+    s = socket.create_connection((a.ip, 15008), 5)
+    a.share.done["connections"] += 1
+    return s
 
 
 def half_hello(a):
@@ -416,7 +423,14 @@ def main():
     name, ip, ca, cert, key, share = sys.argv[1:]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    ATTACKS[name](SimpleNamespace(ip=ip, ca=ca, cert=(cert, key), share=Share(float(share))))
+    share = Share(float(share))
+
+    def end(number, frame):
+        print(json.dumps(share.done), flush=True)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    ATTACKS[name](SimpleNamespace(ip=ip, ca=ca, cert=(cert, key), share=share))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Bed:
 
     def attack(self, name):
         argv = [sys.executable, f"{HERE}/attacks.py", name, self.net.pods["b1"].ip4, self.ca.cert, *self.cert, str(SHARE)]
-        return self.net.pods["u1"].popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        return self.net.pods["u1"].popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
 
     def alive(self):
         return self.victim.alive() and self.bed.tunnels()[1] == self.pid
@@ -63,7 +63,8 @@ def resident(pid, what):
 
 
 def watch(bed, seconds, name=None):
-    """{p50, p99, max (us), errors, growth, log (bytes a second), cpu (cores), alive} under the attack, or without one."""
+    """Under the attack, or without one: {p50, p99, max (us), errors, growth, log (bytes a second), cpu (cores), alive; connections and
+    bytes of the attacker}."""
     measure.settle(bed.pid, 15)
     with open(f"/proc/{bed.pid}/clear_refs", "w") as f:
         f.write("5")  # VmHWM begins anew
@@ -74,12 +75,15 @@ def watch(bed, seconds, name=None):
         out, err = gen.communicate(timeout=90 + seconds)
         took, window = time.monotonic() - at, window.stop()
         if attacker and attacker.poll() is not None:
-            raise RuntimeError(f"the attacker ended: {attacker.stderr.read().decode()[-300:]}")
+            raise RuntimeError(f"the attacker ended with {attacker.returncode}")
     finally:
         stop(attacker)
+    sent = json.loads(attacker.stdout.read() or "{}") if attacker else {}
+    if attacker and not sent.get("connections"):
+        raise RuntimeError("the attacker could not connect once")
     got = json.loads(out) if gen.returncode == 0 else {"p50": None, "p99": None, "max": None, "errors": err.strip()}
     alive = bed.alive()
-    return {**{k: got[k] for k in ("p50", "p99", "max", "errors")}, "alive": alive, "cpu": window.proxies / took,
+    return {**sent, **{k: got[k] for k in ("p50", "p99", "max", "errors")}, "alive": alive, "cpu": window.proxies / took,
             "growth": resident(bed.pid, "VmHWM:") - before if alive else None,
             "log": (os.path.getsize(bed.victim.log_path) - size) / took}
 

@@ -80,7 +80,8 @@ class Bed:
             agent.env.pop("LOG_FORMAT")  # as shipped: text, one line a connection
             agent.start()
             for pod in node.pods:
-                agent.enrol(pod)
+                if pod.mesh:
+                    agent.enrol(pod)
 
     def _resolver(self, pod):
         """What the mesh does not know is known there, to whoever asks the node's resolver as well."""

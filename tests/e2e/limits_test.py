@@ -196,7 +196,7 @@ def windows(bed):
             h.window[stream] = h.initial
             equal(h.initial, WINDOW, "the first window")
             reader = traffic.Task(read_all, s)
-            sent = h.fill(stream, limit=4 << 20)
+            sent = h.fill(stream, limit=8 << 20)
             h.tls.settimeout(1)
             with contextlib.suppress(TimeoutError):
                 while True:

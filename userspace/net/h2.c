@@ -217,7 +217,8 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 
 static void receive(struct h2 *h)
 {
-	for (int i = 0; i < READS_PER_EVENT && !h->dead && !h->ending; i++) {
+	h->frames = 0;
+	for (int i = 0; i < READS_PER_EVENT && h->frames < H2_FRAMES_PER_EVENT && !h->dead && !h->ending; i++) {
 		ssize_t n = record_recv(h->record, on_plaintext, h);
 
 		if (n >= 0) {

@@ -23,10 +23,13 @@
 
 enum {
 	H2_STREAM_START = 256 << 10, /* bytes a peer may send on a stream before we take any, */
-	H2_STREAM_WINDOW = 1 << 20,  /* and when we have taken as many */
-	H2_CONN_START = 512 << 10,   /* the same on a connection, */
-	H2_CONN_NARROW = 65535,	     /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
-	H2_CONN_WINDOW = 8 << 20,    /* doubled up to this whenever so much was taken */
+	H2_STREAM_WINDOW =
+		1 << 20, /* and from H2_STREAM_WIDE on: more than the buffers of a socket that nobody reads */
+	H2_STREAM_WIDE = 4 << 20,
+	H2_CONN_START = 512 << 10, /* the same on a connection, */
+	H2_CONN_NARROW = 65535,	   /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
+	H2_CONN_WINDOW = 8 << 20,  /* doubled up to this whenever H2_CONN_WIDE times as much was taken */
+	H2_CONN_WIDE = 8,
 	H2_SHARE_WIDE = 8,
 	H2_HELD_FREE = 4 << 20,	     /* bytes that a peer's stalled streams may hold at no cost to their neighbours */
 	H2_STREAMS_MAX = 200,	     /* SETTINGS_MAX_CONCURRENT_STREAMS of our servers */
@@ -41,6 +44,7 @@ enum {
 	H2_CONTROL_BYTES = 1024,     /* and one for so many bytes that we send: window updates */
 	H2_RESET_BURST = 1000,	     /* requests that a client resets before their answer: this many at once, */
 	H2_RESET_PER_MS = 1,	     /* and this many a millisecond */
+	H2_FRAMES_PER_EVENT = 4096,  /* then others have their turn; 4 reads at the most */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
 	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */
 	H2_TINY = 512,		     /* pieces of frames smaller than this are put together */

@@ -66,6 +66,7 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
 {
 	struct h2 *h = user;
 
+	h->frames++;
 	if (hd->type == NGHTTP2_DATA && hd->length > 0)
 		return 0;
 	if (hd->type == NGHTTP2_HEADERS || (hd->type == NGHTTP2_DATA && hd->flags & NGHTTP2_FLAG_END_STREAM))

@@ -28,6 +28,7 @@ struct h2 {
 	int32_t window_top;	       /* the largest window that the peer gave the connection */
 	struct h2_bucket control, resets;
 	unsigned n_streams;
+	unsigned frames; /* of this event */
 	bool greeted;	 /* the peer's SETTINGS came */
 	bool stuck;	 /* the socket takes nothing now */
 	bool unreadable; /* the last event was for data that could not be read */

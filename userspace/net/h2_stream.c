@@ -227,7 +227,7 @@ static void widen(struct h2_stream *s, size_t n)
 	struct h2 *h = s->h2;
 
 	h->taken += (uint32_t)n;
-	if (h->taken >= h->window && h->window < H2_CONN_WINDOW) {
+	if (h->taken / H2_CONN_WIDE >= h->window && h->window < H2_CONN_WINDOW) {
 		h->taken = 0;
 		h->window = 2 * h->window < H2_CONN_WINDOW ? 2 * h->window : H2_CONN_WINDOW;
 		nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0, (int32_t)h->window);
@@ -235,7 +235,7 @@ static void widen(struct h2_stream *s, size_t n)
 	if (s->wide)
 		return;
 	s->taken += (uint32_t)n;
-	if (s->taken < H2_STREAM_START || !s->id || s->over)
+	if (s->taken < H2_STREAM_WIDE || !s->id || s->over)
 		return;
 	s->wide = true;
 	nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, s->id, H2_STREAM_WINDOW);
