@@ -8,13 +8,11 @@ import socket
 import threading
 import time
 
-from topology import Pod, batch
-
 from . import traffic
 from .bed import Bed
 from .load import Load
 from .mesh import workload
-from .net import inside, read_all, reset, sh, sysctl
+from .net import Pod, batch, inside, read_all, reset, sh, sysctl
 from .rows import check, equal, until
 
 PORT, DENIED, RESETS = 8090, 8091, 8092
@@ -84,34 +82,35 @@ class Churn(Bed):
 
     def policies(self):
         """A DENY comes and closes what it is about; it goes, and the next connection lives."""
-        with self.b1.listen(DENIED) as listener:
-            with self.a1.connect(self.b1.ip4, DENIED) as c:
-                s, _ = listener.accept()
-                with s:
+        with self.a1.connect(self.b1.ip4, DENIED) as c:
+            s, _ = self.denied.accept()
+            with s:
+                with self.lock:
+                    self.mesh.policy("soak", "Deny", [[[{"destinationPorts": [DENIED]}]]], ["b1"])
+                    self.save()
+                try:
+                    check(not c.recv(1), "bytes from nowhere")
+                except ConnectionError:
+                    pass
+                finally:
                     with self.lock:
-                        self.mesh.policy("soak", "Deny", [[[{"destinationPorts": [DENIED]}]]], ["b1"])
+                        self.mesh.clear_policies()
                         self.save()
-                    try:
-                        check(not c.recv(1), "bytes from nowhere")
-                    except ConnectionError:
-                        pass
-                    finally:
-                        with self.lock:
-                            self.mesh.clear_policies()
-                            self.save()
-            until(lambda: self._talks(listener), "a connection that the policy refused before")
+        until(self._talks, "a connection that the policy refused before")
         self.count["policies"] += 1
 
-    def _talks(self, listener):
-        listener.settimeout(1)
-        try:
-            with self.a1.connect(self.b1.ip4, DENIED) as c:
-                s, _ = listener.accept()
-                with s:
-                    c.sendall(b"x")
-                    return s.recv(1) == b"x"
-        except TimeoutError:
-            return False
+    def _talks(self):
+        with self.a1.connect(self.b1.ip4, DENIED) as c:
+            c.sendall(b"x")
+            c.settimeout(0.2)
+            try:
+                if not c.recv(1):  # refused
+                    return False
+            except TimeoutError:
+                pass
+            s, _ = self.denied.accept()
+            with s:
+                return s.recv(1) == b"x"
 
     def certificates(self):
         """They are renewed by themselves: counts new ones."""
@@ -125,21 +124,20 @@ class Churn(Bed):
 
     def resets(self):
         """Connections that end in every way but the good one, and data that nobody reads."""
-        with self.b1.listen(RESETS) as listener:
-            for _ in range(10):
-                c = self.a1.connect(self.b1.ip4, RESETS)
-                s, _ = listener.accept()
-                with c, s:
-                    c.sendall(bytes(random.randrange(1, 100_000)))
-                    how = random.randrange(4)
-                    if how == 0:
-                        reset(c)
-                    elif how == 1:
-                        reset(s)
-                    elif how == 2:
-                        c.shutdown(socket.SHUT_WR)
-                        read_all(s)
-                self.count["resets"] += 1
+        for _ in range(10):
+            c = self.a1.connect(self.b1.ip4, RESETS)
+            s, _ = self.resetting.accept()
+            with c, s:
+                c.sendall(bytes(random.randrange(1, 100_000)))
+                how = random.randrange(4)
+                if how == 0:
+                    reset(c)
+                elif how == 1:
+                    reset(s)
+                elif how == 2:
+                    c.shutdown(socket.SHUT_WR)
+                    read_all(s)
+            self.count["resets"] += 1
         self.stopping.wait(0.2)
 
     # --- all of it ---
@@ -147,6 +145,7 @@ class Churn(Bed):
     def start(self):
         self.stopping.clear()
         self.load = contextlib.ExitStack()
+        self.denied, self.resetting = (self.load.enter_context(self.b1.listen(p)) for p in (DENIED, RESETS))
         self.load.enter_context(Load(self.b1, "echo", PORT))
         self.load.enter_context(Load(self.a1, "echo", PORT))
         self.calls = self.load.enter_context(Load(self.a2, "calls", self.b1.ip4, PORT, RATE))
