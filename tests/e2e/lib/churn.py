@@ -17,7 +17,7 @@ from .rows import check, equal, until
 
 PORT, DENIED, RESETS = 8090, 8091, 8092
 RATE, STREAMS, BYTES = 20, 4, 200_000  # short connections a second; long ones, and bytes a second on each
-FIRST = 20        # last part of the first churned pod's address
+FIRST, LAST = 20, 249  # last parts of the churned pods' addresses; one comes again when its namespace has gone for long
 PODS_AT_ONCE = 3
 SETTLE = 60       # seconds until what was let go is gone
 MIB = 1 << 20
@@ -56,26 +56,22 @@ class Churn(Bed):
         sh("ip", "netns", "del", pod.ns)
 
     def pods(self):
-        """Some come, are enrolled, talk to a pod that stays and one of themselves, and go: half of them without a farewell."""
+        """Some come, are enrolled, talk to pods that stay and to one of themselves, and go, the last with a connection open."""
         nodes = self.net.nodes
-        pods = [self._add_pod(nodes[i % 2], FIRST + i) for i in range(PODS_AT_ONCE)]
+        at = self.count["pods"]
+        pods = [self._add_pod(nodes[i % 2], FIRST + (at + i) % (LAST - FIRST + 1)) for i in range(PODS_AT_ONCE)]
         try:
             for pod in pods:
                 pod.node.agent.enrol(pod)
-            for pod, to in zip(pods, (self.b1, self.a1, pods[0])):
-                with contextlib.ExitStack() as stack:
-                    if to is pods[0]:
-                        echo = stack.enter_context(Load(to, "echo", PORT))
-                        check(echo, "no echo")
-                    with until(lambda p=pod, t=to: p.connect(t.ip(self.count["pods"] % 2 == 1), PORT), f"{pod.name} to reach {to.name}") as c:
-                        c.sendall(b"hello")
-                        equal(c.recv(5), b"hello", f"{pod.name}'s echo")
+            with Load(pods[0], "echo", PORT), contextlib.ExitStack() as stack:
+                for pod, to in zip(pods, (self.b1, self.a1, pods[0])):
+                    c = stack.enter_context(until(lambda p=pod, t=to: p.connect(t.ip(at % 2 == 1), PORT), f"{pod.name} to reach {to.name}"))
+                    c.sendall(b"hello")
+                    equal(c.recv(5), b"hello", f"{pod.name}'s echo")
+                pods[-1].node.agent.unenrol(pods[-1])
         finally:
-            for i, pod in enumerate(pods):
-                if i % 2:
-                    pod.node.agent.enrolled.remove(pod)  # its namespace goes; the keeper has to notice
-                    pod.node.agent.ctl("unenrol", f"/run/netns/{pod.ns}", ok=False) if pod.node.agent.alive() else None
-                else:
+            for pod in pods:
+                if pod in pod.node.agent.enrolled:
                     pod.node.agent.unenrol(pod)
                 self._remove_pod(pod)
         self.count["pods"] += len(pods)
