@@ -171,6 +171,17 @@ static ssize_t on_take(struct h2_stream *s, const struct iovec *iov, int n)
 	return k;
 }
 
+/* An application that reads nothing has what its socket holds, and no more comes of what ours holds. */
+static size_t on_reached(struct h2_stream *s, size_t taken)
+{
+	struct leg *g = container_of(s, struct leg, stream);
+	int queued = 0;
+
+	if (!g->joined || ioctl(g->app.fd, SIOCOUTQ, &queued) < 0 || queued < 0)
+		return taken;
+	return (size_t)queued < taken ? taken - (size_t)queued : 0;
+}
+
 static void on_end(struct h2_stream *s)
 {
 	struct leg *g = container_of(s, struct leg, stream);
@@ -222,6 +233,7 @@ static void on_response(struct h2_stream *s, const struct h2_headers *h)
 static const struct h2_stream_ops stream_ops = {
 	.response = on_response,
 	.take = on_take,
+	.reached = on_reached,
 	.end = on_end,
 	.writable = on_writable,
 	.pumped = on_pumped,

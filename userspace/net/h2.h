@@ -23,13 +23,11 @@
 
 enum {
 	H2_STREAM_START = 256 << 10, /* bytes a peer may send on a stream before we take any, */
-	H2_STREAM_WINDOW =
-		1 << 20, /* and from H2_STREAM_WIDE on: more than the buffers of a socket that nobody reads */
-	H2_STREAM_WIDE = 4 << 20,
-	H2_CONN_START = 512 << 10, /* the same on a connection, */
-	H2_CONN_NARROW = 65535,	   /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
-	H2_CONN_WINDOW = 8 << 20,  /* doubled up to this whenever H2_CONN_WIDE times as much was taken */
-	H2_CONN_WIDE = 8,
+	H2_STREAM_WINDOW = 1 << 20,  /* and when the application has had */
+	H2_STREAM_WIDE = 512 << 10,  /* this much: more than its socket's buffer */
+	H2_CONN_START = 512 << 10,   /* the same on a connection, */
+	H2_CONN_NARROW = 65535,	     /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
+	H2_CONN_WINDOW = 8 << 20,    /* doubled up to this when streams with the large window took so much */
 	H2_SHARE_WIDE = 8,
 	H2_HELD_FREE = 4 << 20,	     /* bytes that a peer's stalled streams may hold at no cost to their neighbours */
 	H2_STREAMS_MAX = 200,	     /* SETTINGS_MAX_CONCURRENT_STREAMS of our servers */
@@ -88,6 +86,8 @@ struct h2_stream_ops {
 	/* Data in order; returns how many bytes were taken (0: none now, call h2_stream_resume() later) or -errno,
 	 * after which the stream is reset by its owner. */
 	ssize_t (*take)(struct h2_stream *s, const struct iovec *iov, int n);
+	/* How much of what was taken has left our own buffers; left out: all of it. */
+	size_t (*reached)(struct h2_stream *s, size_t taken);
 	/* All data has been taken and the peer's END_STREAM came. */
 	void (*end)(struct h2_stream *s);
 	/* h2_stream_pump() may be called again. */
@@ -119,7 +119,7 @@ struct h2_stream {
 	bool over, over_told, refused; /* closed in nghttp2; the owner knows */
 	bool stalled;		       /* for too long */
 	bool wide;		       /* has the large window */
-	uint32_t code, taken;	       /* bytes, until it is wide */
+	uint32_t code, taken, look;    /* until it is wide: bytes that were taken; and after which it is looked at */
 	uint64_t stalled_since;	       /* 0: it has window, or nothing to send */
 };
 

@@ -31,6 +31,7 @@ static void stream_init(struct h2 *h, struct h2_stream *s, const struct h2_strea
 	s->h2 = h;
 	s->ops = ops;
 	s->id = id;
+	s->look = H2_STREAM_WIDE;
 	list_init(&s->dirty);
 	list_init(&s->blocked);
 	list_add_tail(&h->streams, &s->all);
@@ -221,24 +222,33 @@ static int hold_pieces(struct h2_stream *s, size_t skip)
 	return 0;
 }
 
-/* Who takes what comes gets more of it under way. */
+/* Whose bytes arrive gets more of them under way. */
+static bool is_wide(struct h2_stream *s, size_t n)
+{
+	if (s->wide || !s->id || s->over)
+		return s->wide;
+	s->taken += (uint32_t)n;
+	if (s->taken < s->look)
+		return false;
+	s->look = s->taken + H2_STREAM_START;
+	if ((s->ops->reached ? s->ops->reached(s, s->taken) : s->taken) < H2_STREAM_WIDE)
+		return false;
+	nghttp2_session_set_local_window_size(s->h2->session, NGHTTP2_FLAG_NONE, s->id, H2_STREAM_WINDOW);
+	return s->wide = true;
+}
+
 static void widen(struct h2_stream *s, size_t n)
 {
 	struct h2 *h = s->h2;
 
+	if (!is_wide(s, n) || h->window >= H2_CONN_WINDOW)
+		return;
 	h->taken += (uint32_t)n;
-	if (h->taken / H2_CONN_WIDE >= h->window && h->window < H2_CONN_WINDOW) {
-		h->taken = 0;
-		h->window = 2 * h->window < H2_CONN_WINDOW ? 2 * h->window : H2_CONN_WINDOW;
-		nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0, (int32_t)h->window);
-	}
-	if (s->wide)
+	if (h->taken < h->window)
 		return;
-	s->taken += (uint32_t)n;
-	if (s->taken < H2_STREAM_WIDE || !s->id || s->over)
-		return;
-	s->wide = true;
-	nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, s->id, H2_STREAM_WINDOW);
+	h->taken = 0;
+	h->window = 2 * h->window < H2_CONN_WINDOW ? 2 * h->window : H2_CONN_WINDOW;
+	nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0, (int32_t)h->window);
 }
 
 static void credit(struct h2_stream *s, size_t n, size_t connection)
