@@ -239,6 +239,58 @@ static void test_large_answer(void **state)
 	close(fd);
 }
 
+/* Readers of a large answer: who takes a part of it in each second gets all of it, however long that takes. */
+static const struct {
+	const char *name;
+	unsigned first_ms, chunk, pause_ms; /* before the first byte; then so much each time */
+	bool whole;
+} readers[] = {
+	{"at 3 MB/s", 20, 64 << 10, 20, true},
+	{"at 300 KB/s", 100, 32 << 10, 100, false},
+	{"late", 3000, 64 << 10, 0, false},
+};
+
+static size_t slow_reader(unsigned first_ms, unsigned chunk, unsigned pause_ms, uint64_t *took)
+{
+	static char buf[64 << 10];
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 64 << 10;
+	struct endpoint to = {addr_loopback4, (uint16_t)port};
+	struct sockaddr_storage ss;
+	uint64_t start = now_ms();
+	size_t n = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+	assert_int_equal(connect(fd, (struct sockaddr *)&ss, endpoint_to_sockaddr(&to, &ss)), 0);
+	send_text(fd, "GET /large HTTP/1.1\r\n\r\n", 23);
+	poll(NULL, 0, (int)first_ms);
+	for (ssize_t r; (r = recv(fd, buf, chunk, 0)) > 0; n += (size_t)r)
+		poll(NULL, 0, now_ms() - start < 2500 ? (int)pause_ms : 0); /* by then it has been decided */
+	close(fd);
+	*took = now_ms() - start;
+	return n;
+}
+
+static void test_slow_readers(void **state)
+{
+	char why[128] = "";
+	struct http_server *s = http_server_new();
+	unsigned before = port;
+
+	http_answer_ms(s, 1000);
+	assert_int_equal(http_listen_tcp(s, &(struct endpoint){addr_loopback4, 0}, serve, NULL, why, sizeof why), 0);
+	port = http_port(s, 0);
+	assert_int_equal(http_server_start(s), 0);
+	for (size_t i = 0; i < sizeof readers / sizeof *readers; i++) {
+		uint64_t took;
+		size_t n = slow_reader(readers[i].first_ms, readers[i].chunk, readers[i].pause_ms, &took);
+
+		if ((n > LARGE) != readers[i].whole || took < 1100)
+			fail_msg("%s: %zu bytes in %u ms", readers[i].name, n, (unsigned)took);
+	}
+	port = before;
+	http_server_free(s);
+}
+
 static void *parallel_client(void *arg)
 {
 	char buf[1024];
@@ -427,15 +479,11 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rows),
-		cmocka_unit_test(test_slow_clients),
-		cmocka_unit_test(test_large_answer),
-		cmocka_unit_test(test_parallel),
-		cmocka_unit_test(test_connection_limit),
-		cmocka_unit_test(test_unix),
-		cmocka_unit_test(test_address_in_use),
-		cmocka_unit_test(test_call),
-		cmocka_unit_test(test_stop_in_flight),
+		cmocka_unit_test(test_rows),	     cmocka_unit_test(test_slow_clients),
+		cmocka_unit_test(test_slow_readers), cmocka_unit_test(test_large_answer),
+		cmocka_unit_test(test_parallel),     cmocka_unit_test(test_connection_limit),
+		cmocka_unit_test(test_unix),	     cmocka_unit_test(test_address_in_use),
+		cmocka_unit_test(test_call),	     cmocka_unit_test(test_stop_in_flight),
 	};
 	return cmocka_run_group_tests_name("http", tests, setup, teardown);
 }

@@ -2,7 +2,8 @@
 /* The HTTP server: listeners, connections with deadlines, and the thread that runs them.
  *
  * evhttp parses and answers. It knows timeouts between two reads but none for a whole request, so each
- * connection has a client here, with a timer: until the request is there, then until the answer has gone.
+ * connection has a client here, with a timer: until the request is there, then until the answer has gone, or the next
+ * part of it.
  * evhttp does not say when it closes a connection that never sent a request; therefore a client holds a
  * reference to its bufferevent and, in that case, keeps it (shut down, reading no more) until the timer
  * fires. */
@@ -42,6 +43,7 @@ struct client {
 	struct http_server *server;
 	struct bufferevent *bev; /* referenced */
 	struct event *timer;
+	size_t taken; /* of the answer, since the timer was set */
 };
 
 struct listener {
@@ -59,6 +61,7 @@ struct http_server {
 	struct event *wake, *closing, *deadline;
 	int wake_fd;
 	size_t body_max;
+	unsigned answer_ms;
 	bool running, stopping;
 	bool shared, beside; /* http_share_ports() */
 	pthread_t thread;
@@ -75,10 +78,13 @@ static struct timeval in_ms(unsigned ms)
 
 /* --- clients -------------------------------------------------------------------------------------------- */
 
+static void answer_moved(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg);
+
 static void client_free(struct client *c)
 {
 	struct http_server *s = c->server;
 
+	evbuffer_remove_cb(bufferevent_get_output(c->bev), answer_moved, c);
 	list_del(&c->link);
 	s->n_clients--;
 	event_free(c->timer);
@@ -151,13 +157,26 @@ static void client_gone(struct evhttp_connection *conn, void *arg)
 		client_free(c);
 }
 
+static void answer_moved(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
+{
+	struct client *c = arg;
+	struct timeval deadline = in_ms(c->server->answer_ms);
+
+	c->taken += info->n_deleted;
+	if (c->taken < HTTP_ANSWER_STEP)
+		return;
+	c->taken = 0;
+	event_add(c->timer, &deadline);
+}
+
 static void client_answering(struct http_server *s, struct evhttp_connection *conn)
 {
 	struct client *c = client_find(s, evhttp_connection_get_bufferevent(conn));
-	struct timeval deadline = in_ms(HTTP_ANSWER_MS);
+	struct timeval deadline = in_ms(s->answer_ms);
 
 	if (!c)
 		return;
+	evbuffer_add_cb(bufferevent_get_output(c->bev), answer_moved, c); /* without memory the first deadline is all */
 	evhttp_connection_set_closecb(conn, client_gone, s);
 	event_add(c->timer, &deadline);
 	list_del(&c->link);
@@ -423,6 +442,7 @@ struct http_server *http_server_new(void)
 	event_set_log_callback(library_log);
 	list_init(&s->clients);
 	s->body_max = HTTP_BODY_MAX;
+	s->answer_ms = HTTP_ANSWER_MS;
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->base = event_base_new();
 	if (s->base && s->wake_fd >= 0) {
@@ -447,6 +467,11 @@ void http_share_ports(struct http_server *s, bool beside)
 void http_body_max(struct http_server *s, size_t bytes)
 {
 	s->body_max = bytes;
+}
+
+void http_answer_ms(struct http_server *s, unsigned ms)
+{
+	s->answer_ms = ms;
 }
 
 static void *run(void *arg)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A small HTTP/1.1 server (libevent's evhttp) in a thread of its own: admin, metrics, readiness, and the
  * keeper's control socket. One request a connection. Headers and body must arrive within HTTP_HEADER_MS,
- * whatever their pace, and the answer must be taken within HTTP_ANSWER_MS; at HTTP_CONNECTIONS_MAX the oldest
- * connection is closed for the new one. */
+ * whatever their pace, and of the answer HTTP_ANSWER_STEP bytes, or what is left, must be taken within each HTTP_ANSWER_MS:
+ * a large dump may go through a slow line, and nobody keeps it for ever. At HTTP_CONNECTIONS_MAX the oldest connection is
+ * closed for the new one. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,6 +19,7 @@ enum {
 	HTTP_LISTENERS_MAX = 8,
 	HTTP_CONNECTIONS_MAX = 128, /* per server */
 	HTTP_ANSWER_MS = 30000,
+	HTTP_ANSWER_STEP = 1 << 20,
 	HTTP_STOP_MS = 1000,
 	HTTP_CALL_MS = 30000, /* http_call() gives up after this */
 };
@@ -57,6 +59,8 @@ int http_listen_unix(struct http_server *s, const char *path, unsigned mode, htt
 unsigned http_port(const struct http_server *s, unsigned n);
 /* Of requests, in place of HTTP_BODY_MAX. Before http_listen_*(). */
 void http_body_max(struct http_server *s, size_t bytes);
+/* In place of HTTP_ANSWER_MS, for tests. Before http_server_start(). */
+void http_answer_ms(struct http_server *s, unsigned ms);
 int http_server_start(struct http_server *s); /* starts the thread, once; 0 or -errno */
 void http_server_free(struct http_server *s); /* stops accepting, finishes what is in flight (HTTP_STOP_MS at most) */
 
