@@ -13,7 +13,6 @@
 #include "data/offload.h"
 #include "data/revoke.h"
 #include "data/traffic.h"
-#include "state/identity.h"
 #include "tunnel.h"
 
 static const char target[] = "tunnel";
@@ -33,7 +32,8 @@ int metrics_up(struct tunnel *t, char *why)
 	const char *const none[] = {NULL};
 
 	if (stats_init(t->c.istio_version) < 0 || traffic_init() < 0 || dns_metrics_init() < 0 || limits_init() < 0 ||
-	    offload_init() < 0 || revoke_init() < 0 || (*t->c.xds_address && xds_metrics_init() < 0))
+	    offload_init() < 0 || revoke_init() < 0 || certs_metrics_init(t->certs) < 0 ||
+	    (*t->c.xds_address && xds_metrics_init() < 0))
 		return tunnel_says(why, "out of memory");
 	for (unsigned i = 0; i < sizeof described / sizeof *described; i++) {
 		*metrics[i] = metric_get(
@@ -54,21 +54,6 @@ static void count_pods(struct task *task)
 	metric_set(t->pending, t->zds ? zds_pending(t->zds) : 0);
 }
 
-/* The pod will need its certificate; where the mesh does not know it yet, its first connection asks. */
-static void prefetch(struct tunnel *t, const struct data_pod *p)
-{
-	char spiffe[IDENTITY_MAX] = "";
-	struct workload *w;
-
-	store_read_lock();
-	w = store_local_workload(t->store, p->ns, p->sa, p->name);
-	if (w && w->protocol == PROTO_HBONE && identity_format(spiffe, w->trust_domain, p->ns, p->sa) < 0)
-		spiffe[0] = '\0';
-	store_read_unlock();
-	if (spiffe[0])
-		certs_prefetch(t->certs, spiffe, CERT_WARMUP);
-}
-
 static int serve(struct tunnel *t, const struct data_pod *d, char why[DATA_WHY_MAX])
 {
 	unsigned before = data_pods(t->data);
@@ -81,7 +66,6 @@ static int serve(struct tunnel *t, const struct data_pod *d, char why[DATA_WHY_M
 		metric_add(t->started, 1);
 		log_info(target, "pod %s/%s is served", d->ns, d->name);
 	}
-	prefetch(t, d);
 	return 0;
 }
 

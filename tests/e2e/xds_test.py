@@ -138,6 +138,26 @@ def certificates(bed):
             traffic.echo(c, s)
 
 
+@rows("pod-that-the-mesh-learns-of-late-has-its-certificate-before-it-connects")
+def late(bed):
+    """As in Kubernetes, where a pod is enrolled before istiod has heard of it."""
+    agent = bed.a2.node.agent
+
+    def state():
+        return [c["state"] for c in agent.config_dump()["certificates"] if c["identity"] == bed.a2.spiffe]
+
+    with changed(bed) as push:
+        agent.unenrol(bed.a2)
+        bed.mesh.workloads = [w for w in bed.mesh.workloads if w["name"] != "a2"]
+        push()
+        everywhere(bed, lambda d: "a2" not in names(d), "the pod to go")
+        until(lambda: not state(), "its certificate to be forgotten")
+        agent.enrol(bed.a2)
+        equal(state(), [], "the certificate of a pod that is not known")
+    until(lambda: state() == ["Available"], "the certificate")
+    tunnelled(bed, bed.a2, bed.b1)
+
+
 # --- workloads and services come and go ----------------------------------------------------------------------
 
 

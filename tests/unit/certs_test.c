@@ -298,6 +298,76 @@ static void test_renewal(void **state)
 	rig_free(&g);
 }
 
+static void state_of(void *arg, const struct certs_entry *e)
+{
+	*(struct certs_entry *)arg = *e;
+}
+
+/* While the CA refuses, the one in use stays, and is told as available, until it ends. */
+static void test_kept_while_the_ca_refuses(void **state)
+{
+	struct rig g;
+	struct asked a;
+	struct certs_entry seen;
+	struct certs_summary s;
+	struct tls_id *id;
+
+	rig_new(&g, 3, 50, 60, 0);
+	ask(&g, &a, ALICE, CERT_REALTIME);
+	rig_run_until(&g, 1);
+	assert_true(a.good);
+	ca.fail = 1000;
+	rig_run(&g, 1900);
+	assert_true(ca.fetches >= 2);
+	id = g.certs->ops->cached(g.certs, ALICE);
+	assert_non_null(id);
+	certs_dump(g.certs, state_of, &seen);
+	assert_int_equal(seen.state, CERTS_AVAILABLE);
+	assert_string_equal(seen.why, "told to fail");
+	certs_summarize(g.certs, &s);
+	assert_true(s.identities == 1 && !s.without && s.first_end == tls_id_not_after(id));
+	tls_id_unref(id);
+	rig_run(&g, 1500);
+	assert_null(g.certs->ops->cached(g.certs, ALICE));
+	certs_dump(g.certs, state_of, &seen);
+	assert_int_equal(seen.state, CERTS_UNAVAILABLE);
+	certs_summarize(g.certs, &s);
+	assert_true(s.identities == 1 && s.without == 1 && !s.first_end);
+	rig_free(&g);
+}
+
+/* 40 ms after the first failure, then 80, 160, 320, 640, each a fifth more or less. */
+static void test_retries_become_rare(void **state)
+{
+	struct rig g;
+	struct asked a;
+
+	rig_new(&g, 3600, 0, 40, 60000);
+	ca.fail = 1000;
+	ask(&g, &a, ALICE, CERT_REALTIME);
+	rig_run(&g, 1000);
+	assert_in_range(ca.fetches, 4, 6);
+	rig_free(&g);
+}
+
+static void test_summary(void **state)
+{
+	struct rig g;
+	struct certs_summary s;
+
+	rig_new(&g, 3600, 0, 60000, 0);
+	certs_summarize(g.certs, &s);
+	assert_true(!s.identities && !s.without && !s.first_end);
+	ca.fail = 1;
+	g.certs->ops->prefetch(g.certs, BOB);
+	g.certs->ops->prefetch(g.certs, ALICE);
+	rig_run(&g, 100);
+	certs_summarize(g.certs, &s);
+	assert_true(s.identities == 2 && s.without == 1);
+	assert_in_range(s.first_end - time(NULL), 3590, 3600);
+	rig_free(&g);
+}
+
 /* However short the lifetime, one identity is not asked for more often than the minimum. */
 static void test_renewal_is_bounded(void **state)
 {
@@ -524,6 +594,9 @@ int main(void)
 		cmocka_unit_test(test_forget),
 		cmocka_unit_test(test_background_retry),
 		cmocka_unit_test(test_renewal),
+		cmocka_unit_test(test_kept_while_the_ca_refuses),
+		cmocka_unit_test(test_retries_become_rare),
+		cmocka_unit_test(test_summary),
 		cmocka_unit_test(test_renewal_is_bounded),
 		cmocka_unit_test(test_wrong_identity),
 		cmocka_unit_test(test_shutdown_answers),

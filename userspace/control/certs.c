@@ -196,6 +196,7 @@ static void entry_failed(struct entry *e, const char *why)
 	uint64_t wait = ca_jitter(e->backoff_ms, 20);
 	bool valid = id_valid(e->id);
 
+	certs_metrics_failed();
 	e->failed_at = loop_now(m->loop);
 	e->backoff_ms = e->backoff_ms * 2 < CERTS_RETRY_MAX_MS ? e->backoff_ms * 2 : CERTS_RETRY_MAX_MS;
 	snprintf(e->why, sizeof e->why, "%s", why);
@@ -471,9 +472,15 @@ void certs_prefetch(struct certs *c, const char *spiffe, enum cert_priority p)
 	op_request(c, r, p);
 }
 
+static void op_prefetch(struct certs *c, const char *spiffe)
+{
+	certs_prefetch(c, spiffe, CERT_WARMUP);
+}
+
 /* --- life ----------------------------------------------------------------------------------------------- */
 
-static const struct certs_ops ops = {.cached = op_cached, .request = op_request, .forget = op_forget};
+static const struct certs_ops ops = {
+	.cached = op_cached, .request = op_request, .prefetch = op_prefetch, .forget = op_forget};
 
 struct certs *certs_new(struct loop *control_loop, const struct certs_options *o)
 {
@@ -542,4 +549,24 @@ void certs_dump(struct certs *c, void (*each)(void *arg, const struct certs_entr
 							.why = e->why,
 							.id = e->id});
 		}
+}
+
+/* `id` is written under the lock, and ends are read of it alone. */
+void certs_summarize(struct certs *c, struct certs_summary *out)
+{
+	struct manager *m = container_of(c, struct manager, certs);
+
+	*out = (struct certs_summary){0};
+	pthread_mutex_lock(&m->lock);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		list_for_each (p, &m->bucket[i]) {
+			const struct entry *e = list_entry(p, struct entry, link);
+			time_t end = id_valid(e->id) ? tls_id_not_after(e->id) : 0;
+
+			out->identities++;
+			out->without += !end;
+			if (end && (!out->first_end || end < out->first_end))
+				out->first_end = end;
+		}
+	pthread_mutex_unlock(&m->lock);
 }

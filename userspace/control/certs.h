@@ -47,6 +47,17 @@ struct certs_entry {
 /* Calls `each` for every identity, in no order. On the control thread. */
 void certs_dump(struct certs *c, void (*each)(void *arg, const struct certs_entry *e), void *arg);
 
+struct certs_summary {
+	unsigned identities, without; /* without a certificate that is valid */
+	time_t first_end;	      /* of those that are valid, the end that comes first; 0: there is none */
+};
+/* Any thread. */
+void certs_summarize(struct certs *c, struct certs_summary *out);
+/* The metrics' families, once; they tell of `c`, which outlives what serves them. 0 or -ENOMEM. */
+int certs_metrics_init(struct certs *c);
+/* A fetch has failed. */
+void certs_metrics_failed(void);
+
 enum { CERTS_SERIAL_MAX = 64 };
 struct certs_x509 {
 	const char *pem; /* this certificate alone */

@@ -30,6 +30,8 @@ struct certs_ops {
 	struct tls_id *(*cached)(struct certs *c, const char *spiffe);
 	/* Any thread. */
 	void (*request)(struct certs *c, struct cert_request *r, enum cert_priority p);
+	/* It will be needed: asked for, and nobody waits. Any thread. */
+	void (*prefetch)(struct certs *c, const char *spiffe);
 	/* The last local pod of this service account has gone: its identities, whatever their trust domains, are not
 	 * renewed any more. After what was requested before. Any thread. */
 	void (*forget)(struct certs *c, const char *ns, const char *sa);

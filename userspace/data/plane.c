@@ -14,6 +14,7 @@
 #include "data/accesslog.h"
 #include "data/conn.h"
 #include "data/pool.h"
+#include "data/prefetch.h"
 
 enum { DRAIN_TICK_MS = 50 };
 
@@ -71,6 +72,7 @@ static void store_changed(void *arg)
 	for (unsigned i = 0; i < d->o.workers; i++)
 		if (!__atomic_exchange_n(&d->worker[i]->behind, true, __ATOMIC_SEQ_CST))
 			loop_post(d->worker[i]->loop, &d->worker[i]->store_changed, worker_store_changed);
+	prefetch_pods(d);
 }
 
 /* --- life ----------------------------------------------------------------------------------------------- */
@@ -255,6 +257,7 @@ int data_pod_add(struct data_plane *d, const struct data_pod *spec, char why[DAT
 	list_add_tail(&d->pods, &p->link);
 	d->n_pods++;
 	d->n_self += p->kind == DATA_POD_SELF;
+	prefetch_pod(d, p);
 	return 0;
 }
 

@@ -36,6 +36,7 @@ struct pod {
 	int socket[POD_SOCKETS];
 	bool own_sockets;		 /* opened by ourselves, all of them */
 	bool waits;			 /* the workers have not been told of it; control thread */
+	bool certified;			 /* its certificate was asked for; control thread */
 	unsigned n_queries, n_dns_conns; /* under way; atomic */
 	uint16_t *taken; /* live inbound client ports of the spoofing range, counted; NULL: none ever (see dial.c) */
 };
