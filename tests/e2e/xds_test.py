@@ -473,6 +473,23 @@ def follow(bed):
         traffic.is_cut(c)
 
 
+@demand_rows("one-name-that-leads-to-another-without-an-end-is-refused-and-counted")
+def endless(bed):
+    """A service with many waypoints that nobody has heard of: each attempt to route draws another one."""
+    with changed(bed) as push:
+        bed.mesh.service("maze", ["10.72.9.1"], {80: 8080}, [], weightedWaypoints=[
+            {"destination": {"destination": f"/10.99.7.{i}", "hboneMtlsPort": 15008}, "weight": 1} for i in range(40)])
+        push()
+
+        def refused():
+            traffic.dial_is_cut(bed.a1, "10.72.9.1", 80)
+            return bed.agents[0].metric("culvert_on_demand_refused_total")
+
+        until(refused, "a connection that needs too many names", 20)
+        until(lambda: [x for x in bed.agents[0].access(direction="outbound") if "without an end" in x.get("error", "")],
+              "the log line")
+
+
 @demand_rows("unknown-is-refused-while-istiod-is-away")
 def unknown_is_refused(bed):
     exchange(bed, bed.a2, bed.b1)

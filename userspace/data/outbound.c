@@ -381,6 +381,13 @@ static void look_up(struct outbound *o, struct route *r)
 	names_ask(o->conn.w, &l->request, o->conn.source, r->destination->hostname, looked_up);
 }
 
+static const char *unasked(int e)
+{
+	return e == -ELOOP	    ? "on demand, one name leads to another without an end"
+	       : e == -ENAMETOOLONG ? "the name to ask istiod for is too long"
+				    : "out of memory";
+}
+
 void outbound_route(struct outbound *o)
 {
 	struct conn *c = &o->conn;
@@ -399,7 +406,7 @@ void outbound_route(struct outbound *o)
 	store_read_unlock();
 	if (waits) {
 		if (waits < 0)
-			outbound_finish(o, FLAG_CONNECT, "out of memory");
+			outbound_finish(o, FLAG_CONNECT, unasked(waits));
 		route_release(&r);
 		return;
 	}

@@ -50,7 +50,7 @@ void outbound_relay(struct outbound *o, int fd);
 void outbound_route(struct outbound *o);
 
 /* wanted.c, inside a read section. 1: istiod is asked for what the mesh lacks, and the decision has to wait for
- * outbound_route(); 0: it is as good as it gets; -ENOMEM. */
+ * outbound_route(); 0: it is as good as it gets; -ENOMEM; -ELOOP, -ENAMETOOLONG: it cannot be known. */
 int wanted_ask(struct outbound *o, const struct gateway *missing);
 void wanted_end(struct outbound *o);
 

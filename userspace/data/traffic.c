@@ -69,7 +69,7 @@ struct traffic {
 };
 
 static struct metric_family *families[FAMILIES], *lookups;
-static struct metric *sockets[2];
+static struct metric *sockets[2], *demands_refused;
 
 static struct {
 	pthread_mutex_t lock;
@@ -333,6 +333,11 @@ void traffic_lookup(const struct workload *source, const char *host)
 	metric_put(m);
 }
 
+void traffic_demand_refused(void)
+{
+	metric_add(demands_refused, 1);
+}
+
 static double suppressed(void *arg)
 {
 	return (double)accesslog_suppressed();
@@ -349,7 +354,7 @@ int traffic_init(void)
 		[SENT] = {"istio_tcp_sent_bytes", "Bytes that went from upstream towards the accepted side"},
 		[FAILED] = {"istio_tcp_connections_failed", "TCP connections that failed (unstable)"},
 	};
-	static const char *const by_reporter[] = {"reporter", NULL};
+	static const char *const by_reporter[] = {"reporter", NULL}, *const none[] = {NULL};
 	struct metric_family *open, *left_out;
 	bool complete = true;
 
@@ -363,11 +368,16 @@ int traffic_init(void)
 		sockets[i] = metric_get(open, &reporter_names[i]);
 		complete &= sockets[i] != NULL;
 	}
+	demands_refused =
+		metric_get(metric_family(METRIC_COUNTER, "culvert_on_demand_refused",
+					 "Connections that needed more names of istiod than one may ask for (unstable)",
+					 NULL, NULL),
+			   none);
 	lookups = metric_family(METRIC_COUNTER, "istio_on_demand_dns",
 				"Connections whose next hop was resolved by host name (unstable)", lookup_labels, NULL);
 	left_out =
 		metric_family(METRIC_COUNTER, "culvert_log_lines_suppressed",
 			      "Access log lines about failures that were left out by the limit (unstable)", NULL, NULL);
 	metric_callback(left_out, suppressed, NULL);
-	return complete && left_out && lookups ? 0 : -ENOMEM;
+	return complete && left_out && lookups && demands_refused ? 0 : -ENOMEM;
 }

@@ -62,5 +62,7 @@ const char *traffic_flag_name(enum traffic_flag flag);
 void traffic_sockets(enum traffic_reporter reporter, int delta);
 /* istio_on_demand_dns: a connection's next hop is resolved by host name, also where the answer is there. */
 void traffic_lookup(const struct workload *source, const char *host);
+/* On demand, a connection that would have needed more names than one may ask for. */
+void traffic_demand_refused(void);
 /* Registers the families; once, before threads start. 0 or -ENOMEM. */
 int traffic_init(void);

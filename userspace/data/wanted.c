@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* On demand: an outbound connection waits for what the mesh lacks to route it. Each name is asked for once; when istiod does
- * not say in time what it is, nobody knows whether plaintext is right, and the connection is refused. */
+ * not say in time what it is, or each answer leads to one more name, nobody knows whether plaintext is right, and the
+ * connection is refused. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,14 +50,20 @@ int wanted_ask(struct outbound *o, const struct gateway *missing)
 	struct demand *d = o->conn.w->o->demand;
 	char name[DEMAND_NAME_MAX];
 
-	if (!d || !name_of(missing, name))
+	if (!d)
 		return 0;
+	if (!name_of(missing, name))
+		return -ENAMETOOLONG;
 	if (!o->wanted)
 		o->wanted = calloc(1, sizeof *o->wanted);
 	if (!o->wanted)
 		return -ENOMEM;
-	if (o->wanted->asked == WANTED_MAX || !strcmp(o->wanted->request.name, name))
+	if (!strcmp(o->wanted->request.name, name))
 		return 0;
+	if (o->wanted->asked == WANTED_MAX) {
+		traffic_demand_refused();
+		return -ELOOP;
+	}
 	o->wanted->asked++;
 	o->wanted->waits = true;
 	strcpy(o->wanted->request.name, name);
