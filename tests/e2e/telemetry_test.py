@@ -165,7 +165,7 @@ def families(bed):
     with pair(bed.a1, bed.b1) as (c, s):
         traffic.echo(c, s)
     agent = bed.a1.node.agent
-    text = agent.http(15020, "/stats/prometheus")[1].decode()
+    text = agent.http(15020, "/stats/prometheus", headers=["Accept: application/openmetrics-text"])[1].decode()
     have = set(re.findall(r"^# TYPE (\S+)", text, re.M))
     want = {"istio_build", "istio_tcp_connections_opened", "istio_tcp_received_bytes", "istio_tcp_sent_bytes",
             "istio_tcp_sockets_open", "workload_manager_active_proxy_count", "workload_manager_proxies_started",

@@ -109,7 +109,10 @@ static const struct {
 	{"several, encoded", "info", "level=pool%3Dtrace%2Cerror", 200, "pool=trace,error"},
 	{"empty: no change", "pool=trace,info", "level=", 200, "pool=trace,info"},
 	{"unknown level", "info", "level=nonsense", 400, "info"},
-	{"a colon is no separator of levels", "info", "level=pool:debug", 400, "info"},
+	{"as istioctl's help has it (not_ztunnel: refused)", "info", "level=pool:debug,error", 200, "pool=debug,error"},
+	{"of a target with colons", "info", "level=a::b:debug", 200, "a::b=debug,info"},
+	{"two colons are a part of a target", "info", "level=pool::debug", 400, "info"},
+	{"a colon before nothing", "info", "level=:debug", 400, "info"},
 	{"level of nothing", "info", "level==debug", 400, "info"},
 	{"wrong in part: no change", "info", "level=debug,pool=loud", 400, "info"},
 	{"reset", "pool=trace,debug", "reset", 200, "access=off,info"},
@@ -257,6 +260,9 @@ static void test_scrapes(void **state)
 		text = scrapes[i].gzip ? unzip(&out) : strndup(out.body, out.body_len);
 		if (!strstr(text, "\nistio_build{component=\"ztunnel\",tag=\"1.99\"} 1\n") || !strstr(text, "# EOF\n"))
 			fail_msg("%s: text %s", scrapes[i].name, text);
+		if (!strstr(text, "# TYPE culvert_log_lines_lost counter\n") !=
+		    (strcmp(scrapes[i].type, OPEN_METRICS) != 0))
+			fail_msg("%s: counters' names in %s", scrapes[i].name, text);
 		free(text);
 		free(out.body);
 	}

@@ -18,7 +18,7 @@ static const double bounds[] = {0.0005, 0.1, 1, -1};
 static void assert_text(const char *name, const char *want)
 {
 	size_t len = 0;
-	char *got = metrics_text(&len);
+	char *got = metrics_text(&len, false);
 
 	assert_non_null(got);
 	if (strcmp(got, want) || len != strlen(want))
@@ -98,6 +98,29 @@ static void test_order_and_omission(void **state)
 	metric_put(m);
 }
 
+/* Who does not know OpenMetrics takes a sample whose name is not the family's for one that nobody has described. */
+static void test_plain(void **state)
+{
+	struct metric_family *c = metric_family(METRIC_COUNTER, "c", "C", NULL, NULL),
+			     *asked = metric_family(METRIC_COUNTER, "a", "Asked for", NULL, NULL),
+			     *g = metric_family(METRIC_GAUGE, "g", "G", NULL, NULL);
+	struct metric *one = metric_get(c, NULL), *two = metric_get(g, NULL);
+	double value = 7;
+	size_t len;
+	char *text;
+
+	metric_callback(asked, seven, &value);
+	metric_add(one, 3);
+	metric_set(two, 4);
+	text = metrics_text(&len, true);
+	assert_string_equal(text, "# HELP c_total C.\n# TYPE c_total counter\nc_total 3\n"
+				  "# HELP a_total Asked for\n# TYPE a_total counter\na_total 7\n"
+				  "# HELP g G.\n# TYPE g gauge\ng 4\n# EOF\n");
+	free(text);
+	metric_put(one);
+	metric_put(two);
+}
+
 static void test_histogram(void **state)
 {
 	static const double seen[] = {0.0001, 0.0005, 0.05, 0.5, 2};
@@ -166,7 +189,7 @@ static void test_idle_samples(void **state)
 	/* Used again: 2 is now the longest idle one, 1 the shortest. */
 	metric_put(numbered(f, 1));
 	metric_put(numbered(f, METRIC_IDLE_MAX + 1));
-	text = metrics_text(&len);
+	text = metrics_text(&len, false);
 	assert_non_null(strstr(text, "{reporter=\"0\"} 0\n"));
 	assert_non_null(strstr(text, "{reporter=\"1\"} 1\n"));
 	assert_null(strstr(text, "{reporter=\"2\"}"));
@@ -220,10 +243,10 @@ static void test_threads(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(pthread_create(&thread[i], NULL, count, NULL), 0);
 	for (unsigned i = 0; i < 20; i++)
-		free(metrics_text(&len));
+		free(metrics_text(&len, false));
 	for (unsigned i = 0; i < 4; i++)
 		pthread_join(thread[i], NULL);
-	text = metrics_text(&len);
+	text = metrics_text(&len, false);
 	for (char *p = text; (p = strstr(p, "\"} ")); p++)
 		total += atoi(p + 3);
 	free(text);
@@ -235,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_samples, reset),
 		cmocka_unit_test_teardown(test_order_and_omission, reset),
+		cmocka_unit_test_teardown(test_plain, reset),
 		cmocka_unit_test_teardown(test_histogram, reset),
 		cmocka_unit_test_teardown(test_same_labels_same_sample, reset),
 		cmocka_unit_test_teardown(test_idle_samples, reset),

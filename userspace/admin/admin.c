@@ -31,6 +31,19 @@ static const char logging_help[] = "usage: POST /logging\t\t\t\t(the current lev
 				   "       POST /logging?level=TARGET=LEVEL,...\t(by target)\n"
 				   "       POST /logging?reset\t\t\t(back to what the start had)\n";
 
+/* istioctl sends TARGET:LEVEL as it was typed, and its help says to type it so. */
+static void take_colons(char *spec)
+{
+	for (char *p = spec; *p;) {
+		size_t len = strcspn(p, ",");
+		char *colon = memrchr(p, ':', len);
+
+		if (colon && colon > p && colon[-1] != ':' && !memchr(p, '=', len))
+			*colon = '=';
+		p += len + (p[len] == ',');
+	}
+}
+
 static void logging(struct admin *a, const struct http_request *rq, struct http_response *out)
 {
 	char spec[LOG_SPEC_MAX], now[LOG_SPEC_MAX], ignored[2];
@@ -41,6 +54,8 @@ static void logging(struct admin *a, const struct http_request *rq, struct http_
 		http_text(out, 405, "use POST\n%s", logging_help);
 		return;
 	}
+	if (level)
+		take_colons(spec);
 	/* One that fills the buffer was longer, and is cut. */
 	if (level && *level &&
 	    (strlen(spec) == sizeof spec - 1 || log_change_filter(reset ? a->log_default : NULL, spec) < 0)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* /metrics and /stats/prometheus: OpenMetrics text, compressed where the client takes gzip. */
+/* /metrics and /stats/prometheus: OpenMetrics text, or the plain one before it, compressed where the client takes gzip. */
 #include "admin/stats.h"
 
 #include <dirent.h>
@@ -109,16 +109,19 @@ static void compress_body(struct http_response *out)
 
 void stats_serve(void *arg, const struct http_request *rq, struct http_response *out)
 {
+	bool open;
+
 	if (strcmp(rq->path, "/metrics") != 0 && strcmp(rq->path, "/stats/prometheus") != 0) {
 		http_text(out, 404, "try /metrics\n");
 		return;
 	}
-	out->body = metrics_text(&out->body_len);
+	open = accepts(rq->accept, "application/openmetrics-text");
+	out->body = metrics_text(&out->body_len, !open);
 	if (!out->body) {
 		http_text(out, 500, "out of memory\n");
 		return;
 	}
-	if (accepts(rq->accept, "application/openmetrics-text"))
+	if (open)
 		out->content_type = "application/openmetrics-text;charset=utf-8;version=1.0.0";
 	if (accepts(rq->accept_encoding, "gzip"))
 		compress_body(out);

@@ -43,7 +43,8 @@ void metric_callback(struct metric_family *f, double (*value)(void *arg), void *
 
 /* How often a label set had to share the sample of METRIC_SAMPLES_MAX. */
 uint64_t metrics_overflows(void);
-/* The exposition, ended by "# EOF\n"; malloc'ed, the caller frees. NULL: no memory. */
-char *metrics_text(size_t *len);
+/* The exposition, ended by "# EOF\n"; malloc'ed, the caller frees. NULL: no memory. `plain`: for who does not know
+ * OpenMetrics, a counter is described under the name that its samples have. */
+char *metrics_text(size_t *len, bool plain);
 /* For tests: forget everything. */
 void metrics_reset(void);

@@ -12,7 +12,7 @@ enum { BATCH = 128 };
 struct out {
 	char *p;
 	size_t len, cap;
-	bool failed;
+	bool failed, plain;
 };
 
 static void put(struct out *o, const char *s, size_t n)
@@ -152,13 +152,15 @@ static void head(struct out *o, const struct metric_family *f)
 {
 	static const char *const types[] = {"counter", "gauge", "histogram"};
 
+	const char *suffix = o->plain && f->type == METRIC_COUNTER ? "_total " : " ";
+
 	text(o, "# HELP ");
 	text(o, f->name);
-	text(o, " ");
+	text(o, suffix);
 	text(o, f->help);
 	text(o, f->value ? "\n# TYPE " : ".\n# TYPE ");
 	text(o, f->name);
-	text(o, " ");
+	text(o, suffix);
 	text(o, types[f->type]);
 	text(o, "\n");
 }
@@ -201,9 +203,9 @@ static void family(struct out *o, struct metric_family *f)
 	}
 }
 
-char *metrics_text(size_t *len)
+char *metrics_text(size_t *len, bool plain)
 {
-	struct out o = {0};
+	struct out o = {.plain = plain};
 
 	metrics_lock();
 	list_for_each (pos, metrics_families())
