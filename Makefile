@@ -172,7 +172,8 @@ check-e2e: all $(FAKES)
 check-deploy: all
 	@B=$(B) tests/tools/run.sh $(wildcard tests/deploy/*_test.py)
 check-long: all $(FAKES)
-	@B=$(B) E2E_LOCAL=1 E2E_SHORT=100000 E2E_UPGRADES=10 E2E_KILLS=60 E2E_SANDBOXES=200 E2E_LIMIT=1800 tests/tools/e2e.sh
+	@B=$(B) E2E_LOCAL=1 E2E_SHORT=100000 E2E_UPGRADES=10 E2E_KILLS=60 E2E_SANDBOXES=200 E2E_STREAM_KILLS=50 E2E_TTL=60 \
+		E2E_LIMIT=1800 tests/tools/e2e.sh
 	@$(MAKE) --no-print-directory B=$(B) fuzz
 
 # The real istiod, in Go, from the module proxy: only for this. make check runs its rows where it has been built.

@@ -33,8 +33,10 @@ static const char usage[] =
 	"  big TYPE NAME N    the same with N zero bytes\n"
 	"  remove TYPE NAME   one removal\n"
 	"  message HEX        bytes in the place of a response\n"
+	"  track 1            from now on: what clients acknowledge is remembered\n"
 	"  seen               what was asked since the last \"seen\", as JSON\n"
-	"  state              streams so far and now, certificates, the last stream's headers, as JSON\n";
+	"  state              streams so far and now, certificates, what was sent again though it was\n"
+	"                     acknowledged (see track), the last stream's headers, as JSON\n";
 
 enum { NAMES_MAX = 16, LINE_LIMIT = 1 << 20 };
 
@@ -98,7 +100,9 @@ static void show_state(struct istiod *i)
 	unsigned now = 0;
 
 	ISTIOD_EACH_LOCKED(i, a, now += a->open && !a->ended)
-	printf("ok {\"streams\": %u, \"open\": %u, \"certificates\": %u", i->streams, now, i->ca.served);
+	printf("ok {\"streams\": %u, \"open\": %u, \"certificates\": %u, \"again\": %u", i->streams, now, i->ca.served,
+	       i->acked.again);
+	text_json("again_first", i->acked.which);
 	text_json("token", i->token);
 	text_json("clusterid", i->clusterid);
 	text_json("extra", i->extra);
@@ -123,6 +127,8 @@ static bool set(struct istiod *i, const char *verb, const char *rest)
 		i->cut_after = n;
 	else if (!strcmp(verb, "goaway-after"))
 		i->goaway_after = n;
+	else if (!strcmp(verb, "track"))
+		i->acked.on = n;
 	else if (!strcmp(verb, "nonce"))
 		snprintf(i->nonce_text, sizeof i->nonce_text, "%s", rest);
 	else if (!strcmp(verb, "seen"))

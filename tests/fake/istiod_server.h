@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 
 #include "fake/ca_service.h"
+#include "fake/istiod_acked.h"
 #include "fake/istiod_mesh.h"
 #include "proto/xds.pb-c.h"
 
@@ -29,6 +30,7 @@ struct ads { /* one stream; of a unary call only the first member is used */
 	size_t budget;		     /* bytes of this turn, when dripping */
 	char *has[ISTIOD_NAMES_MAX]; /* on demand: names that were pushed, or asked for */
 	unsigned n_has;
+	struct acked_list *unacked; /* responses of addresses that are not acknowledged yet */
 };
 
 struct ads_conn {
@@ -56,6 +58,7 @@ struct istiod {
 	struct ca_service ca;
 	pthread_mutex_t lock;
 	struct fake_mesh mesh;
+	struct acked acked;
 	struct ads_conn *conn[ISTIOD_CONNS_MAX];
 	unsigned nonce, streams, n_seen;
 	struct istiod_seen seen[ISTIOD_LOG_MAX];
@@ -96,6 +99,7 @@ static inline void ads_send(struct ads *a, const uint8_t *msg, size_t len)
 struct ads_push {
 	Envoy__Service__Discovery__V3__DeltaDiscoveryResponse m;
 	size_t cap, removed_cap;
+	struct acked_list *note; /* NULL: nobody wants to know */
 };
 
 static inline void ads_add(struct ads_push *p, const struct fake_resource *r, bool aliases)
@@ -111,6 +115,8 @@ static inline void ads_add(struct ads_push *p, const struct fake_resource *r, bo
 	to = &p->m.resources[p->m.n_resources++];
 	any.type_url = p->m.type_url;
 	any.value = (ProtobufCBinaryData){r->len, r->value};
+	if (p->note)
+		acked_note(p->note, r->name, r->version, false);
 	m.name = r->name;
 	m.version = (char *)r->version;
 	m.resource = &any;
@@ -126,6 +132,8 @@ static inline void ads_remove(struct ads_push *p, const char *name)
 		p->m.removed_resources = realloc(p->m.removed_resources, p->removed_cap * sizeof(char *));
 	}
 	p->m.removed_resources[p->m.n_removed_resources++] = (char *)name;
+	if (p->note)
+		acked_note(p->note, name, "", true);
 }
 
 static inline struct ads_push ads_begin(enum xds_type t)
@@ -133,6 +141,16 @@ static inline struct ads_push ads_begin(enum xds_type t)
 	struct ads_push p = {.m = ENVOY__SERVICE__DISCOVERY__V3__DELTA_DISCOVERY_RESPONSE__INIT};
 
 	p.m.type_url = (char *)xds_type_urls[t];
+	return p;
+}
+
+/* The same, with a note of what is in it, where a script wants to know. */
+static inline struct ads_push ads_begin_noted(const struct ads *a, enum xds_type t)
+{
+	struct ads_push p = ads_begin(t);
+
+	if (a->conn->i->acked.on && t == XDS_ADDRESS)
+		p.note = calloc(1, sizeof *p.note);
 	return p;
 }
 
@@ -147,6 +165,11 @@ static inline void ads_finish(struct ads *a, struct ads_push *p)
 		strcpy(nonce, a->conn->i->nonce_text);
 	*a->conn->i->nonce_text = '\0';
 	p->m.nonce = nonce;
+	if (p->note) {
+		snprintf(p->note->nonce, sizeof p->note->nonce, "%s", nonce);
+		p->note->next = a->unacked;
+		a->unacked = p->note;
+	}
 	msg = encoder_pack(&p->m.base, &len);
 	ads_send(a, msg, len);
 	free(msg);
@@ -231,7 +254,7 @@ static inline void ads_initial(struct ads *a, enum xds_type t, const ads_request
 {
 	const struct fake_mesh *m = &a->conn->i->mesh;
 	bool *known = calloc(m->of[t].n + 1, 1);
-	struct ads_push p = ads_begin(t);
+	struct ads_push p = ads_begin_noted(a, t);
 
 	for (size_t k = 0; k < q->n_initial_resource_versions; k++) {
 		const Envoy__Service__Discovery__V3__Version *v = q->initial_resource_versions[k];
@@ -247,8 +270,11 @@ static inline void ads_initial(struct ads *a, enum xds_type t, const ads_request
 			known[r - m->of[t].all] = true;
 	}
 	for (size_t k = 0; k < m->of[t].n; k++)
-		if (!known[k] && (t != XDS_ADDRESS || ads_wants(a, &m->of[t].all[k])))
+		if (!known[k] && (t != XDS_ADDRESS || ads_wants(a, &m->of[t].all[k]))) {
+			if (p.note)
+				acked_check(&a->conn->i->acked, a->node, &m->of[t].all[k]);
 			ads_add(&p, &m->of[t].all[k], a->on_demand && t == XDS_ADDRESS);
+		}
 	free(known);
 	ads_finish(a, &p);
 	for (size_t k = 0; a->on_demand && k < q->n_initial_resource_versions; k++)
@@ -326,6 +352,8 @@ static inline int ads_request_in(void *arg, const uint8_t *msg, size_t len)
 		return -EPROTO;
 	ads_node(a, &q->node, id);
 	ads_note(a->conn->i, q, t, first, id);
+	if (*q->response_nonce && !q->error_detail)
+		acked_take(&a->conn->i->acked, &a->unacked, q->response_nonce, a->node);
 	if (first && !q->node.len && !a->node[0])
 		ads_end(a, 3, "missing node information");
 	else if (first) {
@@ -468,6 +496,10 @@ static inline int ads_on_close(nghttp2_session *h2, int32_t id, uint32_t code, v
 		a->conn->ads = NULL;
 	while (a->n_has)
 		free(a->has[--a->n_has]);
+	for (struct acked_list *l; (l = a->unacked);) {
+		a->unacked = l->next;
+		acked_lose(&a->conn->i->acked, l, a->node);
+	}
 	grpc_frames_free(&a->frames);
 	free(a->out);
 	return server_on_close(h2, id, code, arg);
@@ -598,10 +630,11 @@ static inline void istiod_serve(void *arg, const struct server_request *rq, stru
 static inline void istiod_push(struct ads *a, const struct fake_mesh *old, const struct fake_mesh *now)
 {
 	for (unsigned t = 0; t < XDS_TYPES; t++) {
-		struct ads_push p = ads_begin(t);
+		struct ads_push p;
 
 		if (!a->subscribed[t])
 			continue;
+		p = ads_begin_noted(a, t);
 		for (size_t k = 0; k < now->of[t].n; k++) {
 			const struct fake_resource *r = &now->of[t].all[k], *was = fake_find(old, t, r->name);
 
@@ -615,6 +648,8 @@ static inline void istiod_push(struct ads *a, const struct fake_mesh *old, const
 				ads_remove(&p, old->of[t].all[k].name);
 		if (p.m.n_resources || p.m.n_removed_resources)
 			ads_finish(a, &p);
+		else if (p.note)
+			acked_list_free(p.note);
 	}
 }
 
@@ -717,6 +752,7 @@ static inline void istiod_free(struct istiod *i)
 	istiod_cut(i);
 	server_stop(i->server);
 	fake_mesh_free(&i->mesh);
+	acked_free(&i->acked);
 	ca_root_free(i->root);
 	pthread_mutex_destroy(&i->lock);
 	free(i);
