@@ -141,8 +141,10 @@ $(B)/tests/unit/%: tests/unit/%.c $(LIBS_A) $(CNI_A) $(CTL_A)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_) -o $@ $< -Wl,--start-group $(LIBS_A) $(CNI_A) $(CTL_A) -Wl,--end-group $(LDFLAGS_) $(LIBS_ALL)
 
-check-unit: $(UNIT_BIN)
-	@B=$(B) tests/tools/run.sh $^
+# And how long lookups take while the mesh is replaced, which sanitizers would hide.
+check-unit: $(UNIT_BIN) $(B)/tests/bench/state_bench
+	@B=$(B) tests/tools/run.sh $(UNIT_BIN)
+	$(if $(filter 1,$(SAN)),,@$(B)/tests/bench/state_bench 10000 1000 3 2000)
 
 # Every allocation and descriptor of the unit tests, under valgrind.
 check-valgrind: $(UNIT_BIN)
@@ -171,9 +173,10 @@ check-e2e: all $(FAKES)
 # The chart, the image and the systemd unit.
 check-deploy: all
 	@B=$(B) tests/tools/run.sh $(wildcard tests/deploy/*_test.py)
-check-long: all $(FAKES)
+check-long: all $(FAKES) $(B)/tests/bench/state_bench
 	@B=$(B) E2E_LOCAL=1 E2E_SHORT=100000 E2E_UPGRADES=10 E2E_KILLS=60 E2E_SANDBOXES=200 E2E_STREAM_KILLS=50 E2E_TTL=60 \
 		E2E_LIMIT=1800 tests/tools/e2e.sh
+	@$(B)/tests/bench/state_bench 50000 5000 5 2000
 	@$(MAKE) --no-print-directory B=$(B) fuzz
 
 # The real istiod, in Go, from the module proxy: only for this. make check runs its rows where it has been built.
