@@ -110,6 +110,9 @@ def who_is_who(bed, v6):
         port = c.getsockname()[1]
         check(bed.a1.node.agent.metric("istio_tcp_connections_opened_total", reporter="source", destination_service_name="beyond",
                                        destination_workload="b1", destination_principal=bed.b1.spiffe) >= 1, "the source's metric")
+        mine = [x for pod in bed.a1.node.agent.config_dump()["workloadState"].values() for x in pod["connections"]["outbound"]
+                if x["src"].endswith(f":{port}")]
+        equal([x["protocol"] for x in mine], ["DOUBLEHBONE"], "in the dump")
     src = f"[{bed.a1.ip6}]:{port}" if v6 else f"{bed.a1.ip4}:{port}"
     here = bed.log_of(0, **{"src.addr": src, "direction": "outbound"})
     equal([here.get(k) for k in ("dst.identity", "dst.workload", "dst.hbone_addr", "src.identity", "error")],

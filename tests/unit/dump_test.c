@@ -112,13 +112,15 @@ static void test_pods(void **state)
 
 	conns[0].cipher = "TLS_AES_128_GCM_SHA256";
 	conns[0].kernel_tx = true;
+	conns[2].hbone = conns[2].nested = true;
 
 	static const char want[] =
 		"{\"u1\":{\"connections\":{\"inbound\":["
 		"{\"actualDst\":\"10.0.0.1:80\",\"originalDst\":\"web.example\",\"protocol\":\"HBONE\",\"src\":\"10.0."
 		"0.7:3\"},"
 		"{\"actualDst\":\"10.0.0.1:80\",\"originalDst\":null,\"protocol\":\"TCP\",\"src\":\"10.0.0.7:4\"}],"
-		"\"outbound\":[{\"actualDst\":\"[fd00::1]:80\",\"originalDst\":\"[fd00::1]:80\",\"protocol\":\"TCP\","
+		"\"outbound\":[{\"actualDst\":\"[fd00::1]:80\",\"originalDst\":\"[fd00::1]:80\",\"protocol\":"
+		"\"DOUBLEHBONE\","
 		"\"src\":\"10.0.0.1:2\"}]},"
 		"\"info\":{\"name\":\"a\",\"namespace\":\"n\",\"serviceAccount\":\"sa\"},\"state\":\"Up\"},"
 		"\"u2\":{\"connections\":{\"inbound\":[],\"outbound\":[{\"actualDst\":\"10.0.1.1:15008\","

@@ -33,7 +33,7 @@ static void connection(struct json *j, const struct dump_conn *c)
 		json_key_text(j, "originalDst", *c->forwarded_host ? c->forwarded_host : NULL);
 	else
 		json_key_text(j, "originalDst", endpoint_str(&c->original_dst, buf));
-	json_key_text(j, "protocol", c->hbone ? "HBONE" : "TCP");
+	json_key_text(j, "protocol", c->nested ? "DOUBLEHBONE" : c->hbone ? "HBONE" : "TCP");
 	json_key_text(j, "src", endpoint_str(&c->src, buf));
 	if (c->cipher) {
 		json_key(j, "tls");

@@ -61,6 +61,7 @@ static void copy_conn(struct dump_conn *d, const struct conn *c)
 	text(d->src_identity, rstr_text(c->src_identity));
 	text(d->dst_identity, rstr_text(c->dst_identity));
 	d->hbone = c->hbone;
+	d->nested = c->nested;
 	d->local = c->local;
 	d->cipher = c->cipher ? record_cipher_name(c->cipher) : NULL;
 	d->kernel_tx = c->kernel_tx;

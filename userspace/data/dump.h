@@ -22,8 +22,8 @@ struct dump_conn {
 	struct endpoint src, original_dst, actual_dst;
 	char forwarded_host[DUMP_NAME_MAX];			       /* inbound: or "" */
 	char src_identity[DUMP_NAME_MAX], dst_identity[DUMP_NAME_MAX]; /* or "" */
-	bool hbone, local;					       /* over a tunnel; same node */
-	const char *cipher;					       /* of the tunnel, static storage; or NULL */
+	bool hbone, nested, local; /* over a tunnel; within another one; same node */
+	const char *cipher;	   /* of the tunnel, static storage; or NULL */
 	bool kernel_tx, kernel_rx;
 	uint64_t received, sent, age_ms;
 };
