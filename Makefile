@@ -47,7 +47,7 @@ BPF_SRC := $(wildcard bpf/*.bpf.c)
 SKELS   := $(patsubst bpf/%.bpf.c,$(B)/gen/%.skel.h,$(BPF_SRC))
 
 .DEFAULT_GOAL := all
-.PHONY: all deps check check-unit check-valgrind check-net check-e2e check-deploy check-istiod check-long fuzz fuzz-smoke bench floods soak demo lint vmdeps \
+.PHONY: all deps check check-unit check-valgrind check-net check-e2e check-deploy check-istiod check-long fuzz fuzz-smoke bench floods soak demo demo-istiod lint vmdeps \
         vm-programs vmcheck vmbench install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -229,6 +229,10 @@ soak: all
 demo: deps
 	@$(MAKE) --no-print-directory B=$(B) all
 	@B=$(B) tests/demo/demo.py
+# The same with the real istiod, which takes Go to build.
+demo-istiod: deps
+	@$(MAKE) --no-print-directory B=$(B) all $(ISTIOD)
+	@B=$(B) tests/demo/demo_istiod.py
 
 # --- virtual machines: other kernels, kTLS ----------------------------------------------------------------------
 # make vmcheck [VM_KERNELS="6.1 6.12 newest"] [VM_MODES="off tx on"] [VM_CASES="unit net tunnel"] [VM_ROWS=PATTERNS] [VM_FULL=1]

@@ -151,6 +151,9 @@ class Demo:
         self.old = http_get(self.client.connect(self.web.ip4, HTTP), "/opened-before")
         self.stack.callback(self.old.close)
 
+    def feed(self, agent):
+        """Where it has the mesh from: here the file that is everybody's."""
+
     def mesh(self):
         mesh = Mesh(self.net.pods.values())
         mesh.service("web", [VIP4, VIP6], {80: HTTP}, ["web"])
@@ -159,14 +162,15 @@ class Demo:
 
     def enrol(self):
         self.step(f"{self.kind}: an agent on each node, and the four running pods are enrolled")
+        self.ca = pki.Ca(self.top)
         self.mesh()
-        ca = pki.Ca(self.top)
         self.trap()
         self.agents = []
         for node in self.net.nodes:
-            agent = agents.make(self.kind, node, self.top, ca)
+            agent = agents.make(self.kind, node, self.top, self.ca)
             self.agents.append(agent)
             self.stack.callback(agent.close)
+            self.feed(agent)
             if self.bpf:
                 agent.env["PATH"] = f"{self.top}/trap:{agent.env['PATH']}"
             agent.start()
@@ -191,18 +195,14 @@ class Demo:
             os.chmod(f.name, 0o755)
 
     def programs(self, pod):
-        """The BPF programs of a pod, through the pins that keep them when the agent is gone. Pins of a pod share a
-        folder; the one of the socket lookup knows the namespace."""
+        """The BPF programs of a pod, through the pins that keep them when the agent is gone. In the first seconds filters are
+        replaced by links, so one look may find a pin that is just being changed."""
         agent = next(a for a in self.agents if a.node is pod.node)
-        mine = []
-        for place, _, files in os.walk(agent.bpf_dir):
-            found = [(name, p) for name in sorted(files) if (p := pinned(f"{place}/{name}"))]
-            if any(p["netns"] == pod_inode(pod) for _, p in found):
-                mine += found
+        mine, end, want = [], time.monotonic() + 10, {"egress", "ingress", "lookup"}
+        while not want <= (kinds := {n.split("-")[0] for n, _ in mine}) and time.monotonic() < end:
+            mine = pins_of(agent, pod)
         self.show(f"{pod.name}: " + ", ".join(f"{n} = {p['name']} (program {p['id']})" for n, p in mine))
-        kinds = {n.split("-")[0] for n, _ in mine}
-        self.claim(f"{pod.name}: programs on egress, ingress and socket lookup are attached",
-                   {"egress", "ingress", "lookup"} <= kinds)
+        self.claim(f"{pod.name}: programs on egress, ingress and socket lookup are attached", want <= kinds)
 
     def traffic(self):
         self.step("curl, through the mesh: IPv4, IPv6, and a service's address")
@@ -308,10 +308,11 @@ class Demo:
                                    for f in ((), ("-6",))))
             self.claim("no iptables or nft program was run", not os.path.exists(f"{self.top}/trapped"))
 
+    PARTS = ("build", "before", "enrol", "traffic", "wire", "policy", "iperf", "operator", "death", "remove")
+
     def run(self):
-        for part in (self.build, self.before, self.enrol, self.traffic, self.wire, self.policy, self.iperf, self.operator,
-                     self.death, self.remove):
-            part()
+        for part in self.PARTS:
+            getattr(self, part)()
 
 
 def http_get(s, path):
@@ -341,6 +342,16 @@ def pod_inode(pod):
     return os.stat(f"/run/netns/{pod.ns}").st_ino
 
 
+def pins_of(agent, pod):
+    """[(name, what pinned() says)]. Pins of a pod share a folder; the one of the socket lookup knows the namespace."""
+    mine = []
+    for place, _, files in os.walk(agent.bpf_dir):
+        found = [(name, p) for name in sorted(files) if (p := pinned(f"{place}/{name}"))]
+        if any(p["netns"] == pod_inode(pod) for _, p in found):
+            mine += found
+    return mine
+
+
 def pinned(path):
     """{"id", "name", "netns"} of the program behind a pinned link or program, or None."""
     for kind in ("link", "prog"):
@@ -354,16 +365,14 @@ def pinned(path):
     return None
 
 
-def main():
-    if sys.argv[1:] == ["--web"]:
-        Server(("::", HTTP), App).serve_forever()
+def main(cls=Demo):
     kind = sys.argv[1] if len(sys.argv) > 1 else "culvert"
     if os.geteuid():
         sys.exit("demo: needs root for network namespaces: sudo make demo")
     sweep("demo")
     try:
         with unwinding(), folder("demo") as top, contextlib.ExitStack() as stack:
-            demo = Demo(kind, top, stack)
+            demo = cls(kind, top, stack)
             demo.run()
             took = time.monotonic() - demo.begin
     except KeyboardInterrupt:
@@ -377,4 +386,6 @@ def main():
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--web"]:
+        Server(("::", HTTP), App).serve_forever()
     main()

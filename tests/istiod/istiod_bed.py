@@ -10,7 +10,7 @@ import sys
 from lib import traffic
 from lib.bed import VIP4, VIP6, Bed, pair
 from lib.rows import equal
-from real_istiod import SYSTEM, Istiod
+from real_istiod import Istiod
 
 
 class IstiodBed(Bed):
@@ -23,10 +23,7 @@ class IstiodBed(Bed):
     def begin_istiod(self, bed):
         self.istiod = Istiod(self.net.nodes[0], self.net.nodes[0].wan4, self.folder, self.ca)
         self.objects = self.istiod.objects
-        self.objects.put("Namespace", "default", labels={"istio.io/dataplane-mode": "ambient"})
-        self.objects.put("Namespace", SYSTEM)
-        for node in self.net.nodes:
-            self.objects.node(node)
+        self.objects.cluster(self.net.nodes)
         for pod in self.pod.values():
             self.objects.mesh_pod(pod, **({"serves": "web"} if pod.name in ("b1", "b2") else {}))
         self.objects.service("web", [VIP4, VIP6], {80: 8080}, {"serves": "web"})
@@ -38,15 +35,7 @@ class IstiodBed(Bed):
         self.stack.enter_context(self.istiod)
 
     def _serve(self, agent):
-        """Its variables are those of the DaemonSet's pod; the token lies in a file, as a mounted one does."""
-        name = f"ztunnel-{agent.node.name}"
-        for other in ("LOCAL_XDS_PATH", "CULVERT_CA_CERT", "CULVERT_CA_KEY"):
-            agent.env.pop(other, None)
-        agent.env |= {"XDS_ADDRESS": self.istiod.address, "CA_ADDRESS": self.istiod.address,
-                      "XDS_ROOT_CA": self.istiod.root, "CA_ROOT_CA": self.istiod.root,
-                      "AUTH_TOKEN": f"{self.folder}/{name}.token", "POD_NAME": name, "POD_NAMESPACE": SYSTEM,
-                      "SERVICE_ACCOUNT": "ztunnel", "INSTANCE_IP": agent.node.wan4}
-        write_token(agent, name)
+        self.istiod.feed(agent)
         super()._serve(agent)
 
     def explain(self):
@@ -57,13 +46,6 @@ class IstiodBed(Bed):
 
     def apply(self):
         equal(self.istiod.apply().split()[0], "applied", "istiod")
-
-
-def write_token(agent, pod):
-    """A token is the name of a pod."""
-    with open(agent.env["AUTH_TOKEN"] + ".new", "w") as f:
-        f.write(f"{SYSTEM}/{pod}")
-    os.rename(agent.env["AUTH_TOKEN"] + ".new", agent.env["AUTH_TOKEN"])
 
 
 def part(agent, what, **want):

@@ -10,12 +10,13 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "e2e")]
-from istiod_bed import IstiodBed, exchange, part, write_token
+from istiod_bed import IstiodBed, exchange, part
 from lib import traffic
 from lib.agents import CULVERTD
 from lib.bed import VIP4, VIP6, not_ztunnel, pair
 from lib.net import PATIENCE
 from lib.rows import Table, check, equal, until
+from real_istiod import write_token
 
 T = Table(__file__)
 # "x+y": x on the first node, whose pods are the clients, and y on the second.

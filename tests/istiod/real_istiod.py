@@ -35,6 +35,13 @@ class Objects:
             f.write("\n---\n".join(json.dumps(x) for x in self.objects.values()) + "\n")
         os.rename(f"{self.path}.new", self.path)
 
+    def cluster(self, nodes):
+        """Namespaces and nodes."""
+        self.put("Namespace", "default", labels={"istio.io/dataplane-mode": "ambient"})
+        self.put("Namespace", SYSTEM)
+        for node in nodes:
+            self.node(node)
+
     # --- what a mesh has -------------------------------------------------------------------------------------------
 
     def node(self, node):
@@ -127,3 +134,21 @@ class Istiod:
             self.process.stdin.flush()
             return self.line(APPLY_DEADLINE)
         return ""
+
+    def feed(self, agent):
+        """It gets mesh and certificates from here. Its variables are those of the DaemonSet's pod; the token lies in a file,
+        as a mounted one does."""
+        name = f"ztunnel-{agent.node.name}"
+        for other in ("LOCAL_XDS_PATH", "CULVERT_CA_CERT", "CULVERT_CA_KEY"):
+            agent.env.pop(other, None)
+        agent.env |= {"XDS_ADDRESS": self.address, "CA_ADDRESS": self.address, "XDS_ROOT_CA": self.root, "CA_ROOT_CA": self.root,
+                      "AUTH_TOKEN": f"{agent.folder}/{name}.token", "POD_NAME": name, "POD_NAMESPACE": SYSTEM,
+                      "SERVICE_ACCOUNT": "ztunnel", "INSTANCE_IP": agent.node.wan4}
+        write_token(agent, name)
+
+
+def write_token(agent, pod):
+    """A token is the name of a pod."""
+    with open(agent.env["AUTH_TOKEN"] + ".new", "w") as f:
+        f.write(f"{SYSTEM}/{pod}")
+    os.rename(agent.env["AUTH_TOKEN"] + ".new", agent.env["AUTH_TOKEN"])
