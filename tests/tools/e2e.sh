@@ -7,7 +7,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 export B="${B:-build}"
 waiting=""
-for t in servers kube cni cni_alone install certs churn names network pool wrong xds socks statuses dns doctor same_node; do
+for t in servers kube cni cni_alone install istioctl certs churn names network pool wrong xds socks statuses dns doctor same_node; do
 	waiting="$waiting tests/e2e/${t}_test.py"
 done
 if [ "$(id -u)" != 0 ]; then
