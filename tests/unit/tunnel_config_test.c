@@ -42,7 +42,8 @@ static int read_with(struct tunnel_config *c, const char *const *env, const char
 
 /* --- numbers and switches ------------------------------------------------------------------------------------------------- */
 
-#define FIELD(f) offsetof(struct tunnel_config, f), sizeof(((struct tunnel_config *)0)->f)
+#define BAD_DOMAIN "CLUSTER_DOMAIN: must be a domain name such as cluster.local, of at most 127 characters"
+#define FIELD(f)   offsetof(struct tunnel_config, f), sizeof(((struct tunnel_config *)0)->f)
 
 static const struct {
 	const char *name, *env[4], *flags[4];
@@ -186,6 +187,8 @@ static const struct {
 	{"log filter by the flag's variable", {"CULVERT_LOG=warn"}, {0}, AT(log_filter), "warn"},
 	{"cluster", {0}, {0}, AT(cluster_id), "Kubernetes"},
 	{"cluster by the longer name", {"CLUSTER_ID=a", "ISTIO_META_CLUSTER_ID=b"}, {0}, AT(cluster_id), "b"},
+	{"DNS domain", {0}, {0}, AT(cluster_domain), "cluster.local"},
+	{"DNS domain given", {"CLUSTER_DOMAIN=mesh.test"}, {0}, AT(cluster_domain), "mesh.test"},
 	{"log filter", {"RUST_LOG=debug"}, {0}, AT(log_filter), "debug"},
 	{"log filter by flag", {"RUST_LOG=debug"}, {"--log=warn"}, AT(log_filter), "warn"},
 	{"Istio's version", {0}, {0}, AT(istio_version), "unknown"},
@@ -356,6 +359,10 @@ static const struct {
 	 {"ISTIO_META_DNS_PROXY_ADDR=127.0.0.1:53"},
 	 {0},
 	 "ISTIO_META_DNS_PROXY_ADDR: another address for DNS is not supported yet; unset it"},
+	{"no cluster domain", {"CLUSTER_DOMAIN="}, {0}, BAD_DOMAIN},
+	{"a cluster domain with an empty part", {"CLUSTER_DOMAIN=a..b"}, {0}, BAD_DOMAIN},
+	{"a cluster domain with a dot at its end", {"CLUSTER_DOMAIN=a.b."}, {0}, BAD_DOMAIN},
+	{"a cluster domain of other characters", {"CLUSTER_DOMAIN=a b"}, {0}, BAD_DOMAIN},
 	{"unknown flag", {0}, {"--no-such-flag"}, "unknown argument \"--no-such-flag\"; see culvertd tunnel --help"},
 	{"a word", {0}, {"ztunnel"}, "unknown argument \"ztunnel\"; see culvertd tunnel --help"},
 	{"a word behind a flag",
