@@ -17,7 +17,7 @@ int dns_up(struct tunnel *t, char *why)
 		log_warn("dns", "XDS_ON_DEMAND: not all names of the mesh are here, so all queries go to resolvers");
 	t->answers = c->dns && !c->xds_on_demand;
 	/* tunnel_config.c has checked that it fits. */
-	for (size_t i = 0; c->cluster_domain[i] && i < sizeof z->domain - 1; i++)
+	for (size_t i = 0; i < sizeof z->domain - 1 && c->cluster_domain[i]; i++)
 		z->domain[i] = (char)tolower((uint8_t)c->cluster_domain[i]);
 	z->preferred = c->preferred_ns;
 	z->ipv6 = c->ipv6;
