@@ -124,6 +124,7 @@ static const struct {
 	{"wildcard like a namespace", "foo.svc.mesh.company.net", "3.3.3.3"},
 	{"wildcard and search domain: no alias", "foo.svc.mesh.company.net.ns1" K, "3.3.3.3"},
 	{"a wildcard of the name beats what it is short for", "exact.nsx", "5.5.5.2"},
+	{"wildcard as it is and search domain: no alias", "*.wild.ns1" K, "3.3.3.1"},
 	{"wildcard of the cluster's", "a.short", "3.3.3.4"},
 	/* networks */
 	{"no address on this network", "far-only.ns1" K, "empty"},

@@ -251,7 +251,7 @@ static bool try_name(struct search *s, const char *name)
 {
 	char wildcard[DNS_NAME_MAX + 1];
 
-	s->wildcard = false;
+	s->wildcard = *name == '*';
 	if (!*name)
 		return false;
 	if (try_service(s, name) || try_endpoint(s, name))

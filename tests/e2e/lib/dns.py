@@ -63,8 +63,7 @@ class Message:
                 else:
                     section.append((owner, rtype, ttl, self.data(rtype, at, size)))
                 at += size
-        if at != len(msg):
-            raise ValueError(f"{len(msg) - at} bytes behind the records")
+        self.behind = len(msg) - at  # bytes that belong to nothing
 
     def data(self, rtype, at, size):
         raw = self.bytes[at:at + size]
