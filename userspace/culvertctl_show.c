@@ -238,6 +238,9 @@ void show_status(json_t *k)
 		if (number_of(pods, states[i]))
 			printf(", %lld %s", number_of(pods, states[i]), states[i]);
 	}
+	if (number_of(pods, "mended"))
+		printf("; what somebody removed of their steering was put back %lld times (culvertctl pods)",
+		       number_of(pods, "mended"));
 	putchar('\n');
 	show_tunnel(json_object_get(k, "tunnel"));
 	show_kubernetes(json_object_get(k, "kubernetes"));
@@ -275,8 +278,18 @@ void show_pods(json_t *k)
 		table_add(&t, text_of(pod, "uid"));
 	}
 	table_end(&t, "no pod is enrolled; see culvertctl enrol --help");
-	json_array_foreach(json_object_get(k, "pods"), i, pod) if (*text_of(pod, "trouble"))
-		printf("%s/%s: %s\n", text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "trouble"));
+	json_array_foreach(json_object_get(k, "pods"), i, pod)
+	{
+		json_t *mended = json_object_get(pod, "mended");
+
+		if (*text_of(pod, "trouble"))
+			printf("%s/%s: %s\n", text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "trouble"));
+		if (mended)
+			printf("%s/%s: its steering was removed by somebody and put back %lld times; the last time "
+			       "%s\n",
+			       text_of(pod, "namespace"), text_of(pod, "name"), number_of(mended, "times"),
+			       text_of(mended, "last"));
+	}
 }
 
 void show_drops(json_t *k, bool all)

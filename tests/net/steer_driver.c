@@ -5,7 +5,7 @@
  *
  *   open PIN_DIR bpf|iptables [hook=tcx|clsact|auto] [cgroup=DIR] [kubelet=DIR]   facts    agent PID    probe    quit
  *   attach UID NETNS [bpf|iptables] [OPTION...]   configure UID [OPTION...]   detach UID MS    forget UID
- *   counters UID    status UID    close UID    reopen UID    collect [UID...]
+ *   counters UID    status UID    close UID    reopen UID    collect [UID...]    suspect UID    mend UID [TIMES]
  * OPTION: dns bypass reset iface=NAME out=PREFIX out-port=N in-port=N node=ADDR probe=PORT
  * `close` closes the agent's sockets, as a tunnel's end would; `forget` lets go of a pod as a keeper's end does. */
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/list.h"
@@ -450,6 +451,24 @@ static void do_facts(void)
 	    f.kubelet_how);
 }
 
+/* What was missing, and the time that it took: of the last of so many. */
+static void do_mend(struct pod *p, unsigned times)
+{
+	char why[STEER_WHY_MAX] = "";
+	struct timespec t[2];
+	int e = 0;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t[0]);
+	for (unsigned i = 0; i < times; i++)
+		e = steer_mend(p->steered, &p->socks, why);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t[1]);
+	if (e < 0)
+		say("error %s", why);
+	else
+		say("ok mended=%d ns=%lld %s", e,
+		    ((t[1].tv_sec - t[0].tv_sec) * 1000000000ll + t[1].tv_nsec - t[0].tv_nsec) / times, e ? why : "");
+}
+
 /* Commands about one pod. */
 static bool run_pod(char **word, unsigned n)
 {
@@ -467,6 +486,10 @@ static bool run_pod(char **word, unsigned n)
 		do_status(p);
 	else if (!strcmp(word[0], "reopen"))
 		do_reopen(p);
+	else if (!strcmp(word[0], "suspect"))
+		say("ok suspect=%d", steer_suspect(p->steered));
+	else if (!strcmp(word[0], "mend"))
+		do_mend(p, n > 2 ? atoi(word[2]) : 1);
 	else if (!strcmp(word[0], "close")) {
 		agent_stop(p);
 		say("ok");

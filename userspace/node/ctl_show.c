@@ -101,14 +101,14 @@ json_t *ctl_status_json(const struct ctl_sources *from, uint64_t uptime_s)
 	struct steer_facts f = {.kubelet_how = ""};
 
 	steer_facts(from->steer, &f);
-	return json_pack("{ss si sI ss ss ss s{si si si si} sb sb sb ss so so so}", "version", CULVERT_VERSION, "pid",
-			 (int)getpid(), "uptimeSeconds", (json_int_t)uptime_s, "runDir", from->run_dir, "bpfDir",
+	return json_pack("{ss si sI ss ss ss s{si si si si si sI} sb sb sb ss so so so}", "version", CULVERT_VERSION,
+			 "pid", (int)getpid(), "uptimeSeconds", (json_int_t)uptime_s, "runDir", from->run_dir, "bpfDir",
 			 from->bpf_dir, "steering", mode_text(from->mode), "pods", "enrolled",
 			 (int)enrol_count(e, POD_ENROLLED), "joining", (int)enrol_count(e, POD_JOINING), "recovering",
-			 (int)enrol_count(e, POD_RECOVERING), "leaving", (int)enrol_count(e, POD_LEAVING), "markOnly",
-			 f.mark_only, "tcx", f.tcx, "kubeletExempt", f.kubelet_exempt, "kubelet", f.kubelet_how,
-			 "tunnel", tunnel_json(from), "kubernetes", kube_json(from), "installation",
-			 ctl_install_json(from));
+			 (int)enrol_count(e, POD_RECOVERING), "leaving", (int)enrol_count(e, POD_LEAVING), "broken",
+			 (int)enrol_broken(e), "mended", (json_int_t)enrol_mended(e), "markOnly", f.mark_only, "tcx",
+			 f.tcx, "kubeletExempt", f.kubelet_exempt, "kubelet", f.kubelet_how, "tunnel",
+			 tunnel_json(from), "kubernetes", kube_json(from), "installation", ctl_install_json(from));
 }
 
 /* --- pods ----------------------------------------------------------------------------------------------- */
@@ -143,6 +143,12 @@ static void steering_json(json_t *o, struct steer_pod *steering)
 	json_object_set_new(o, "existingConnections", json_integer(s.existing));
 }
 
+static void mended_json(json_t *o, const struct pod_mended *m)
+{
+	if (m->times)
+		json_object_set_new(o, "mended", json_pack("{si ss}", "times", (int)m->times, "last", m->what));
+}
+
 static void pod_json(void *arg, const struct enrol_pod *p)
 {
 	const struct pod_record *r = enrol_pod_record(p);
@@ -156,6 +162,7 @@ static void pod_json(void *arg, const struct enrol_pod *p)
 		return;
 	if (enrol_pod_trouble(p)[0])
 		json_object_set_new(o, "trouble", json_string(enrol_pod_trouble(p)));
+	mended_json(o, enrol_pod_mended(p));
 	steering_json(o, enrol_pod_steering(p));
 	json_array_append_new(arg, o);
 }
@@ -277,6 +284,12 @@ char *ctl_metrics_text(const struct ctl_sources *from)
 		zds_server_clients(from->zds));
 	for (enum pod_state s = POD_JOINING; s <= POD_LEAVING; s++)
 		fprintf(m.out, "culvert_pods{state=\"%s\"} %u\n", state_text(s), enrol_count(from->enrol, s));
+	fprintf(m.out,
+		"# HELP culvert_steering_mended_total Times that steering which somebody removed was put back.\n"
+		"# TYPE culvert_steering_mended_total counter\nculvert_steering_mended_total %llu\n"
+		"# HELP culvert_steering_broken Enrolled pods whose steering is not whole.\n"
+		"# TYPE culvert_steering_broken gauge\nculvert_steering_broken %u\n",
+		(unsigned long long)enrol_mended(from->enrol), enrol_broken(from->enrol));
 	if (from->kube)
 		kube_metrics(m.out, from->kube);
 	ctl_install_metrics(m.out, from);

@@ -307,6 +307,7 @@ void enrol_free(struct enrol *e)
 	timer_cancel(&e->recover);
 	timer_cancel(&e->collect);
 	timer_cancel(&e->sweep);
+	timer_cancel(&e->mend);
 	task_cancel(&e->behind);
 	list_for_each_safe (l, tmp, &e->pods) {
 		struct enrol_pod *p = list_entry(l, struct enrol_pod, link);
@@ -321,6 +322,7 @@ void enrol_serve(struct enrol *e, struct zds_server *z)
 {
 	e->zds = z;
 	enrol_sweep_start(e);
+	enrol_mend_start(e);
 }
 
 unsigned enrol_count(const struct enrol *e, enum pod_state state)

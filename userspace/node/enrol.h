@@ -7,11 +7,14 @@
 #include "node/zds_server.h"
 
 enum {
-	ENROL_TUNNEL_MS = 5000,	      /* an enrolment waits so long for a tunnel to connect */
-	ENROL_RECOVER_MS = 2000,      /* between attempts to regain a pod */
-	ENROL_COLLECT_MS = 2000,      /* from a pod's end to the removal of what may be left of it */
-	ENROL_COLLECT_MAX_MS = 20000, /* while its namespace does not end: each time twice as long, up to this */
-	ENROL_SWEEP_MS = 10000,	      /* between looks for sandboxes that went unnoticed */
+	ENROL_TUNNEL_MS = 5000,		/* an enrolment waits so long for a tunnel to connect */
+	ENROL_RECOVER_MS = 2000,	/* between attempts to regain a pod */
+	ENROL_COLLECT_MS = 2000,	/* from a pod's end to the removal of what may be left of it */
+	ENROL_COLLECT_MAX_MS = 20000,	/* while its namespace does not end: each time twice as long, up to this */
+	ENROL_SWEEP_MS = 10000,		/* between looks for sandboxes that went unnoticed */
+	ENROL_MEND_MS = 1000,		/* between looks whether steering shows that it was removed; of these */
+	ENROL_MEND_TURNS = 10,		/* each so manieth looks at all of a pod's, a tenth of a millisecond, */
+	ENROL_MEND_TURNS_IPTABLES = 60, /* or at its rules, ten milliseconds */
 };
 
 enum pod_state {
@@ -87,4 +90,12 @@ const struct pod_record *enrol_pod_record(const struct enrol_pod *p);
 enum pod_state enrol_pod_state(const struct enrol_pod *p);
 const struct steer_sockets *enrol_pod_sockets(const struct enrol_pod *p);
 struct steer_pod *enrol_pod_steering(const struct enrol_pod *p); /* NULL: not attached by this process */
-const char *enrol_pod_trouble(const struct enrol_pod *p);	 /* why it is not regained yet; "" */
+/* Why it is not regained yet, or what its steering lacks and cannot be put back; "". */
+const char *enrol_pod_trouble(const struct enrol_pod *p);
+struct pod_mended { /* what somebody removed, and was put back */
+	unsigned times;
+	char what[STEER_WHY_MAX];
+};
+const struct pod_mended *enrol_pod_mended(const struct enrol_pod *p);
+uint64_t enrol_mended(const struct enrol *e); /* of all pods that there ever were */
+unsigned enrol_broken(const struct enrol *e); /* enrolled pods with trouble */

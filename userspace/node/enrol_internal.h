@@ -19,12 +19,14 @@ struct enrol_pod {
 	struct timer wait;  /* for a tunnel */
 	struct timer limit; /* of the joining */
 	int err;
-	char why[POD_WHY_MAX];		/* of the operation that is being undone, or why the pod is not regained */
+	/* Of the operation that is being undone, why the pod is not regained, or what cannot be mended. */
+	char why[POD_WHY_MAX];
 	const struct zds_client *asked; /* a Keep is under way there, and may be elsewhere */
-	bool told;			/* the tunnel was asked to add it */
-	bool recorded;			/* the record of this uid is this pod's */
-	bool behind;			/* joins when another of its uid is out */
-	bool found;			/* as in the request */
+	struct pod_mended mended;
+	bool told;     /* the tunnel was asked to add it */
+	bool recorded; /* the record of this uid is this pod's */
+	bool behind;   /* joins when another of its uid is out */
+	bool found;    /* as in the request */
 };
 
 struct enrol {
@@ -35,7 +37,9 @@ struct enrol {
 	struct enrol_options o;
 	struct list pods;
 	unsigned n_pods;
-	struct timer recover, collect, sweep;
+	struct timer recover, collect, sweep, mend;
+	unsigned mend_turn;
+	uint64_t n_mended;
 	struct task behind;
 	unsigned collect_ms; /* 0: as at first */
 	void (*changed)(void *arg, const char *uid);
@@ -50,6 +54,8 @@ void enrol_pod_put(struct enrol_pod *p);
 void enrol_collect_later(struct enrol *e);
 /* Looks now and then for sandboxes that went unnoticed. */
 void enrol_sweep_start(struct enrol *e);
+/* Looks whether pods' steering is whole, and mends it. */
+void enrol_mend_start(struct enrol *e);
 /* Tells whoever watches. */
 void enrol_changed(struct enrol *e, const char *uid);
 /* Opens the sockets that the pod lacks, and steers it. */

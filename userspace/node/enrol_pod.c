@@ -165,5 +165,5 @@ struct steer_pod *enrol_pod_steering(const struct enrol_pod *p)
 
 const char *enrol_pod_trouble(const struct enrol_pod *p)
 {
-	return p->state == POD_RECOVERING ? p->why : "";
+	return p->state == POD_RECOVERING || p->state == POD_ENROLLED ? p->why : "";
 }

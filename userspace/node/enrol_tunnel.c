@@ -187,6 +187,7 @@ void enrol_hold(struct enrol *e)
 	struct steer_sockets none;
 	char why[POD_WHY_MAX];
 
+	timer_cancel(&e->mend); /* it would put them back */
 	for (unsigned i = 0; i < STEER_SOCKETS; i++)
 		none.fd[i] = -1;
 	list_for_each (l, &e->pods) {

@@ -40,15 +40,15 @@ static int check_devices(struct steer_pod *p, char why[STEER_WHY_MAX])
 	return e ? failed(why, e, "cannot read the pod's devices") : look.e;
 }
 
-static int check_lookup(struct steer_pod *p, char why[STEER_WHY_MAX])
+static int check_pins(const struct steer_pod *p, char why[STEER_WHY_MAX])
 {
-	struct bpf_link_info info = {};
-	uint32_t len = sizeof info;
+	bool whole = pins_hold(&p->pins) && object_pinned(&p->object, &p->pins) && pin_there(&p->pins, PIN_LOOKUP) &&
+		     (p->existing < 0 || pin_there(&p->pins, PIN_EXISTING));
 
-	if (p->lookup < 0 || bpf_obj_get_info_by_fd(p->lookup, &info, &len) < 0 ||
-	    info.netns.netns_ino != p->ns.inode || !prog_is_ours(info.prog_id))
-		return seen_missing(why, "the lookup program is gone");
-	return 0;
+	for (unsigned i = 0; i < p->n_devices; i++)
+		for (int d = INGRESS; d < DIRECTIONS && whole; d++)
+			whole = hook_pinned(&p->device[i].hook[d], &p->pins, p->device[i].ifindex, d);
+	return whole ? 0 : seen_missing(why, "pins are gone from %.128s", p->pins.path);
 }
 
 /* The socket map tells cookies. */
@@ -84,7 +84,7 @@ static bool has_ipv6(const struct steer_pod *p)
 
 static int check_bpf(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
 {
-	int e = check_lookup(p, why);
+	int e = lookup_holds(p) ? 0 : seen_missing(why, "the lookup program is gone");
 
 	if (!e)
 		e = check_listeners(p, socks, why);
@@ -92,6 +92,8 @@ static int check_bpf(struct steer_pod *p, const struct steer_sockets *socks, cha
 		e = check_devices(p, why);
 	if (!e)
 		e = seen_accept_local(why);
+	if (!e)
+		e = check_pins(p, why);
 	return e ? e : seen_route(has_ipv6(p), STEER_TABLE, STEER_PRIORITY, why);
 }
 

@@ -9,8 +9,6 @@
 #include "steer/diag.h"
 #include "steer/steer_internal.h"
 
-static const char pin[] = "map-existing";
-
 struct note {
 	struct steer_pod *p;
 	int map, e;
@@ -85,6 +83,11 @@ static bool has_only(const struct steer_sockets *ours)
 	return count_sockets(&n) == 0 && n <= listeners;
 }
 
+int existing_pin(const struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	return p->existing < 0 ? 0 : pin_put(&p->pins, PIN_EXISTING, p->existing, why);
+}
+
 static int map_make(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
@@ -94,7 +97,7 @@ static int map_make(struct steer_pod *p, char why[STEER_WHY_MAX])
 	if (fd < 0)
 		return failed(why, fd, "cannot make the BPF map existing");
 	p->existing = fd;
-	return pin_put(&p->pins, pin, fd, why);
+	return existing_pin(p, why);
 }
 
 int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char why[STEER_WHY_MAX])
@@ -103,7 +106,7 @@ int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char wh
 	char ignored[STEER_WHY_MAX];
 	int e;
 
-	p->existing = pin_get(&p->pins, pin, PIN_MAP, ignored);
+	p->existing = pin_get(&p->pins, PIN_EXISTING, PIN_MAP, ignored);
 	if (p->existing >= 0)
 		return 0; /* noted by a predecessor */
 	e = map_make(p, why);
@@ -144,4 +147,30 @@ unsigned existing_count(struct steer_pod *p)
 	diag_each(-1, DIAG_CONNECTED, on_counted, &t);
 	netns_home();
 	return t.n;
+}
+
+static bool on_other(void *arg, const struct diag_socket *s)
+{
+	struct note *n = arg;
+	uint32_t one;
+
+	if (!leaves_the_pod(n->p, s) || s->flow == STEER_FLOW_CAPTURED ||
+	    (n->map >= 0 && bpf_map_lookup_elem(n->map, &s->cookie, &one) == 0))
+		return true;
+	n->e = diag_destroy(s);
+	n->reset += !n->e;
+	return !n->e;
+}
+
+int existing_reset_others(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	struct note note = {.p = p, .map = p->existing};
+	int e = diag_each(p->object.map[MAP_FLOWS], DIAG_CONNECTED, on_other, &note);
+
+	if (!e)
+		e = note.e;
+	if (note.reset)
+		log_warn(STEER_LOG, "pod %s: %u connections that were made without the mesh were reset", p->uid,
+			 note.reset);
+	return e ? failed(why, e, "cannot reset connections that were made without the mesh") : 0;
 }

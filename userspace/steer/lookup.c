@@ -10,7 +10,7 @@ int lookup_pinned(const struct pins *pins, uint64_t *inode)
 	char ignored[STEER_WHY_MAX];
 	struct bpf_link_info info = {};
 	uint32_t len = sizeof info;
-	int fd = pin_get(pins, "lookup", PIN_LINK, ignored), e;
+	int fd = pin_get(pins, PIN_LOOKUP, PIN_LINK, ignored), e;
 
 	if (fd < 0)
 		return fd;
@@ -32,7 +32,7 @@ int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX])
 	if (id >= 0) {
 		bool same = object_same(prog, id) == 1;
 
-		fd = pin_get(&p->pins, "lookup", PIN_LINK, why);
+		fd = pin_get(&p->pins, PIN_LOOKUP, PIN_LINK, why);
 		if (fd < 0)
 			return fd;
 		p->lookup = fd;
@@ -45,7 +45,27 @@ int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX])
 	if (fd < 0)
 		return failed(why, fd, "cannot attach the lookup program");
 	p->lookup = fd;
-	return pin_put(&p->pins, "lookup", fd, why);
+	return pin_put(&p->pins, PIN_LOOKUP, fd, why);
+}
+
+bool lookup_holds(const struct steer_pod *p)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof info;
+
+	return p->lookup >= 0 && bpf_obj_get_info_by_fd(p->lookup, &info, &len) == 0 &&
+	       info.netns.netns_ino == p->ns.inode && prog_is_ours(info.prog_id);
+}
+
+int lookup_renew(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	if (lookup_holds(p))
+		return 0;
+	if (p->lookup >= 0)
+		close(p->lookup);
+	p->lookup = -1;
+	pin_drop(&p->pins, PIN_LOOKUP);
+	return lookup_attach(p, why);
 }
 
 /* Two sets of programs in one namespace would steer the agent's packets in circles. */

@@ -162,6 +162,19 @@ int object_pin(const struct object *o, const struct pins *pins, char why[STEER_W
 	return e;
 }
 
+bool object_pinned(const struct object *o, const struct pins *pins)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < POD_MAPS && all; i++) {
+		char name[PIN_NAME_MAX];
+
+		pin_name(name, i);
+		all = pin_there(pins, name);
+	}
+	return all;
+}
+
 /* --- comparing ------------------------------------------------------------------------------------------ */
 
 struct prog_identity {

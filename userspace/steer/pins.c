@@ -25,7 +25,7 @@ static const struct {
 	unsigned kinds; /* bits of enum pin_kind */
 } ours[] = {
 	{"map-", 1u << PIN_MAP},
-	{"lookup", 1u << PIN_LINK},
+	{PIN_LOOKUP, 1u << PIN_LINK},
 	{"ingress-", 1u << PIN_LINK | 1u << PIN_PROG},
 	{"egress-", 1u << PIN_LINK | 1u << PIN_PROG},
 	{"qdisc-", 1u << PIN_PROG},
@@ -194,6 +194,14 @@ void pins_close(struct pins *p)
 	p->dir = -1;
 }
 
+bool pins_hold(const struct pins *p)
+{
+	struct stat here, named;
+
+	return p->dir >= 0 && fstat(p->dir, &here) == 0 && stat(p->path, &named) == 0 && here.st_ino == named.st_ino &&
+	       here.st_dev == named.st_dev;
+}
+
 void pins_drop_one(void *arg, const char *name)
 {
 	pin_drop(arg, name);
@@ -296,6 +304,11 @@ int pin_put(const struct pins *p, const char *name, int fd, char why[STEER_WHY_M
 	char path[PIN_PATH_MAX];
 
 	return pin_put_path(pin_path(p, name, path), fd, why);
+}
+
+bool pin_there(const struct pins *p, const char *name)
+{
+	return faccessat(p->dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 void pin_drop(const struct pins *p, const char *name)

@@ -15,6 +15,9 @@ enum {
 
 enum pin_kind { PIN_MAP, PIN_PROG, PIN_LINK };
 
+#define PIN_LOOKUP   "lookup"
+#define PIN_EXISTING "map-existing"
+
 struct pins {
 	char path[PIN_PATH_MAX];
 	int dir; /* locked; -1: closed */
@@ -32,6 +35,9 @@ void pins_close(struct pins *p);
 /* Removes every pin and the folder, and closes. */
 void pins_remove(struct pins *p);
 
+/* Is the folder still the one that its name leads to? */
+bool pins_hold(const struct pins *p);
+bool pin_there(const struct pins *p, const char *name);
 /* A descriptor; -ENOENT; -EEXIST when it is of another kind. */
 int pin_get(const struct pins *p, const char *name, enum pin_kind kind, char why[STEER_WHY_MAX]);
 /* Puts `fd` there; what was there is replaced atomically. */

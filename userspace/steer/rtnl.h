@@ -35,7 +35,11 @@ int rtnl_addrs(void (*each)(void *arg, const struct addr *addr), void *arg);
 /* Has the clsact qdisc of the device any filter? 1, 0 or -errno. */
 int rtnl_has_filters(unsigned ifindex);
 
-/* A descriptor that becomes readable when links or addresses change, or -errno. It stays with its namespace. */
+/* A descriptor that becomes readable when something changes, or -errno. It stays with its namespace. */
 int rtnl_watch_open(void);
-/* Takes what there is. True if something changed (or was lost): look again with rtnl_links() and rtnl_addrs(). */
-bool rtnl_watch_drain(int fd);
+enum {
+	RTNL_DEVICES = 1, /* links or addresses: look again with rtnl_links() and rtnl_addrs() */
+	RTNL_PATHS = 2,	  /* rules, routes, qdiscs or filters */
+};
+/* Takes what there is. Bits of what changed; all of them when something was lost. */
+unsigned rtnl_watch_drain(int fd);

@@ -102,6 +102,11 @@ int steer_attach(struct steer *s, struct steer_pod **out, const char *uid, enum 
 int steer_configure(struct steer_pod *p, const struct steer_config *c, char why[STEER_WHY_MAX]);
 /* Is everything still there that attaching made? 0; -ENOENT and what is missing; or another error. */
 int steer_check(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX]);
+/* The same, and puts back what is missing, egress last; connections that were made without the mesh meanwhile are reset. 0: it
+ * was whole; 1: it was not, and is again, with what was missing in `why`; -errno: it is not. */
+int steer_mend(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX]);
+/* Is there reason for steer_mend() before its time? A few system calls. */
+bool steer_suspect(const struct steer_pod *p);
 /* After the listeners were made anew. */
 int steer_set_sockets(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX]);
 /* Un-enrols: no new captures from now on; captured connections may finish for `drain_ms`, the rest is reset; then

@@ -87,6 +87,7 @@ int object_same(int prog_fd, uint32_t other_id);
 bool map_has_size(int fd, uint32_t value_size);
 bool prog_is_ours(uint32_t id);
 int object_pin(const struct object *o, const struct pins *pins, char why[STEER_WHY_MAX]);
+bool object_pinned(const struct object *o, const struct pins *pins);
 /* The pinned maps alone, for un-enrolling what a predecessor left. */
 void object_maps(struct object *o, const struct pins *pins);
 void object_close(struct object *o);
@@ -154,7 +155,8 @@ enum direction { INGRESS, EGRESS, DIRECTIONS };
 
 struct hook {
 	enum { HOOK_NONE, HOOK_LINK, HOOK_FILTER } kind;
-	int link; /* HOOK_LINK */
+	int link;   /* HOOK_LINK */
+	bool qdisc; /* the device has a clsact that is ours: of both its hooks */
 };
 /* Attaches `prog`, or adopts or replaces what our pin says is attached. `swift`: by a filter, unless a link is there. In
  * the pod's namespace. */
@@ -165,6 +167,12 @@ void hook_detach(struct hook *h, const struct pins *pins, unsigned ifindex, enum
 /* Takes over what a predecessor pinned for a device, only to detach it. */
 void hook_adopt(struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d);
 void hook_forget(struct hook *h);
+/* Pins what is attached, where pins are missing. */
+int hook_pin(const struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d, int prog,
+	     char why[STEER_WHY_MAX]);
+bool hook_pinned(const struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d);
+/* Is the link attached to anything? */
+bool link_attached(int link);
 /* Is the program where it was attached? Others can detach both kinds. */
 bool hook_holds(const struct hook *h, unsigned ifindex, enum direction d);
 /* Has this kernel tcx? */
@@ -203,6 +211,7 @@ struct steer_pod {
 
 	struct io watch;
 	struct task look; /* devices or addresses changed */
+	bool touched;	  /* rules, routes or filters did: steer_mend() looks */
 	struct timer retry;
 
 	struct timer drain;
@@ -253,9 +262,16 @@ int lookup_pinned(const struct pins *pins, uint64_t *inode);
 int lookup_refuse_second(struct steer_pod *p, char why[STEER_WHY_MAX]);
 /* Adopts what is pinned; where it does not fit, replaces it and clears p->adopted. */
 int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* Is it attached to this namespace? */
+bool lookup_holds(const struct steer_pod *p);
+/* Attaches it again if it was detached. */
+int lookup_renew(struct steer_pod *p, char why[STEER_WHY_MAX]);
 
 /* --- connections (existing.c) --------------------------------------------------------------------------- */
 
 /* Writes down (or ends, with reset_existing) the connections that predate enrolment. */
 int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char why[STEER_WHY_MAX]);
 unsigned existing_count(struct steer_pod *p);
+int existing_pin(const struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* Ends what is neither captured nor older than enrolment. */
+int existing_reset_others(struct steer_pod *p, char why[STEER_WHY_MAX]);

@@ -29,7 +29,7 @@ static uint32_t link_prog_id(int link, unsigned ifindex, enum direction d)
 	struct bpf_link_info info = {};
 	uint32_t len = sizeof info;
 
-	/* Older headers have no `tcx`, which is laid out like `netns`: a number, then the type of attachment. */
+	/* Older headers have no `tcx`, which is laid out like `netns`: a number, 0 when detached, then the type. */
 	if (bpf_obj_get_info_by_fd(link, &info, &len) < 0 || info.netns.netns_ino != ifindex ||
 	    info.netns.attach_type != (uint32_t)tcx_types[d])
 		return 0;
@@ -160,7 +160,7 @@ static void qdisc_detach(const struct pins *pins, unsigned ifindex, enum directi
 	char name[PIN_NAME_MAX];
 
 	pin_name(name, "qdisc", ifindex);
-	if (faccessat(pins->dir, name, F_OK, 0) == 0 && !filter_prog_id(ifindex, d == INGRESS ? EGRESS : INGRESS)) {
+	if (pin_there(pins, name) && !filter_prog_id(ifindex, d == INGRESS ? EGRESS : INGRESS)) {
 		if (rtnl_has_filters(ifindex) == 0) {
 			place.attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS;
 			bpf_tc_hook_destroy(&place);
@@ -206,6 +206,8 @@ int hook_attach(struct hook *h, enum steer_hook *how, bool swift, const struct p
 	if (!swift)
 		*how = h->kind == HOOK_LINK ? STEER_HOOK_TCX : STEER_HOOK_CLSACT;
 	drop_other(ifindex, d, h, old);
+	pin_name(name, "qdisc", ifindex);
+	h->qdisc = pin_there(pins, name);
 	return 0;
 }
 
@@ -248,6 +250,41 @@ bool hook_holds(const struct hook *h, unsigned ifindex, enum direction d)
 	uint32_t id = h->kind == HOOK_LINK ? link_prog_id(h->link, ifindex, d) : filter_prog_id(ifindex, d);
 
 	return h->kind != HOOK_NONE && id && prog_is_ours(id);
+}
+
+bool hook_pinned(const struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d)
+{
+	char name[PIN_NAME_MAX];
+
+	if (h->kind == HOOK_NONE)
+		return true;
+	pin_name(name, words[d], ifindex);
+	if (!pin_there(pins, name))
+		return false;
+	pin_name(name, "qdisc", ifindex);
+	return !h->qdisc || pin_there(pins, name);
+}
+
+int hook_pin(const struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d, int prog,
+	     char why[STEER_WHY_MAX])
+{
+	char name[PIN_NAME_MAX];
+	int e;
+
+	if (hook_pinned(h, pins, ifindex, d))
+		return 0;
+	pin_name(name, words[d], ifindex);
+	e = pin_put(pins, name, h->kind == HOOK_LINK ? h->link : prog, why);
+	pin_name(name, "qdisc", ifindex);
+	return e || !h->qdisc ? e : pin_put(pins, name, prog, why);
+}
+
+bool link_attached(int link)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof info;
+
+	return link >= 0 && bpf_obj_get_info_by_fd(link, &info, &len) == 0 && info.netns.netns_ino != 0;
 }
 
 bool hook_has_tcx(void)

@@ -242,7 +242,10 @@ static void on_watch(struct io *io, uint32_t events)
 {
 	struct steer_pod *p = container_of(io, struct steer_pod, watch);
 
-	if (rtnl_watch_drain(io->fd))
+	unsigned changed = rtnl_watch_drain(io->fd);
+
+	p->touched = p->touched || changed & RTNL_PATHS;
+	if (changed & RTNL_DEVICES)
 		loop_defer(p->steer->loop, &p->look, look_again);
 }
 

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Puts back what somebody took from a pod that is steered: until then its traffic may leave in plaintext. In the order of
+ * attachment, egress last. What the kernel tells of (rules, routes, filters) only says "look"; of links that are detached
+ * it tells nobody, so they are asked. */
+#include "base/log.h"
+#include "steer/iptables.h"
+#include "steer/rtnl.h"
+#include "steer/steer_internal.h"
+
+bool steer_suspect(const struct steer_pod *p)
+{
+	if (p->mode != STEER_BPF || p->stopping)
+		return false;
+	if (p->touched || !link_attached(p->lookup))
+		return true;
+	for (unsigned i = 0; i < p->n_devices; i++)
+		for (int d = INGRESS; d < DIRECTIONS; d++)
+			if (p->device[i].hook[d].kind == HOOK_LINK && !link_attached(p->device[i].hook[d].link))
+				return true;
+	return false;
+}
+
+/* Whoever deletes the folder deletes a name only: our descriptor is of the old one. */
+static int repin(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	struct pins fresh;
+	int e = 0;
+
+	if (!pins_hold(&p->pins)) {
+		e = pins_open(&fresh, p->steer->pin_dir, p->uid, why);
+		if (e)
+			return e;
+		pins_close(&p->pins);
+		p->pins = fresh;
+	}
+	e = object_pin(&p->object, &p->pins, why);
+	if (!e)
+		e = existing_pin(p, why);
+	if (!e && link_attached(p->lookup))
+		e = pin_put(&p->pins, PIN_LOOKUP, p->lookup, why);
+	for (unsigned i = 0; i < p->n_devices; i++)
+		for (int d = INGRESS; d < DIRECTIONS && !e; d++)
+			e = hook_pin(&p->device[i].hook[d], &p->pins, p->device[i].ifindex, d,
+				     pod_prog(p, &p->device[i], d), why);
+	return e;
+}
+
+/* Forgotten, they are attached anew. True: there were some. */
+static bool forget_lost(struct steer_pod *p)
+{
+	bool lost = false;
+
+	for (unsigned i = 0; i < p->n_devices; i++)
+		for (int d = INGRESS; d < DIRECTIONS; d++) {
+			struct device *dev = &p->device[i];
+
+			if (hook_holds(&dev->hook[d], dev->ifindex, d))
+				continue;
+			hook_forget(&dev->hook[d]);
+			lost = true;
+		}
+	return lost;
+}
+
+static int put_back(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	uint32_t value;
+	bool gap;
+	int e;
+
+	e = repin(p, why);
+	if (!e)
+		e = steer_set_sockets(p, socks, why);
+	if (!e && (rtnl_accept_local_get(&value) < 0 || !value)) {
+		e = rtnl_accept_local_set(1);
+		if (e)
+			failed(why, e, "cannot set net.ipv4.conf.lo.accept_local");
+	}
+	if (!e)
+		e = pod_route(why);
+	if (!e)
+		e = lookup_renew(p, why);
+	gap = forget_lost(p);
+	if (!e)
+		e = pod_look(p, true, why);
+	if (!e && gap)
+		e = existing_reset_others(p, why);
+	return e;
+}
+
+static int mend(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	int e;
+
+	if (p->mode == STEER_IPTABLES)
+		return iptables_apply(p->netns, &p->ns, &p->config, true, why);
+	e = pod_enter(p, why);
+	if (!e)
+		e = put_back(p, socks, why);
+	netns_home();
+	return e;
+}
+
+int steer_mend(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
+{
+	char more[STEER_WHY_MAX] = "";
+	size_t len;
+	int e;
+
+	p->touched = false;
+	e = p->stopping ? 0 : steer_check(p, socks, why);
+	if (e != -ENOENT)
+		return e;
+	e = mend(p, socks, more);
+	if (!e)
+		e = steer_check(p, socks, more);
+	if (!e)
+		return 1;
+	len = strlen(why);
+	snprintf(why + len, STEER_WHY_MAX - len, ", and cannot be put back: %s", more);
+	return e;
+}
