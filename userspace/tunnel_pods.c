@@ -54,6 +54,21 @@ static void count_pods(struct task *task)
 	metric_set(t->pending, t->zds ? zds_pending(t->zds) : 0);
 }
 
+/* Of a file it is known at once whether the mesh has the pod; of istiod it may be on its way. */
+static void warn_of_stranger(struct tunnel *t, const struct data_pod *p)
+{
+	bool known;
+
+	store_read_lock();
+	known = store_local_workload(t->store, p->ns, p->sa, p->name) != NULL;
+	store_read_unlock();
+	if (!known && !t->xds)
+		log_warn(target,
+			 "pod %s/%s: the mesh has no workload of this name with service account %s, its connections "
+			 "are refused until %s has",
+			 p->ns, p->name, p->sa, *t->c.local_path ? t->c.local_path : "it");
+}
+
 static int serve(struct tunnel *t, const struct data_pod *d, char why[DATA_WHY_MAX])
 {
 	unsigned before = data_pods(t->data);
@@ -78,6 +93,8 @@ static int pod_add(void *arg, struct zds_pod *p, char why[ZDS_WHY_MAX])
 	e = serve(arg, &d, why);
 	if (e)
 		log_warn(target, "pod %s/%s: %s", p->ns, p->name, why);
+	else
+		warn_of_stranger(arg, &d);
 	return e;
 }
 

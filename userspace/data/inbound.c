@@ -16,6 +16,7 @@ int inbound_target(struct conn *in, struct worker *w, struct addr pod_ip, const 
 				    .host = host,
 				    .forwarded_host = rstr_text(in->host),
 				    .socks = w->o->socks};
+	char stranger[POD_STRANGER_MAX];
 	struct inbound_route r;
 	struct workload *src;
 	int status;
@@ -24,7 +25,7 @@ int inbound_target(struct conn *in, struct worker *w, struct addr pod_ip, const 
 		in->destination = pod_workload(w, in->pod);
 	if (!in->destination) {
 		*out = (struct inbound_target){0};
-		snprintf(why, len, "failed to fetch information about local workload");
+		snprintf(why, len, "%s", pod_stranger(in->pod, stranger));
 		return 503;
 	}
 	q.local = in->destination;

@@ -436,10 +436,11 @@ static void be_seen(struct conn *c)
 static void have_workload(struct workload_wait *wait, struct workload *wl)
 {
 	struct outbound *o = container_of(wait, struct outbound, wait);
+	char why[POD_STRANGER_MAX];
 
 	o->conn.source = wl;
 	if (!wl) {
-		outbound_finish(o, FLAG_NONE, "failed to fetch information about local workload");
+		outbound_finish(o, FLAG_NONE, pod_stranger(o->conn.pod, why));
 		return;
 	}
 	if (o->socks)

@@ -92,11 +92,11 @@ static void have_workload(struct workload_wait *wait, struct workload *wl)
 	struct store *s = c->w->o->store;
 	struct workload *src;
 	struct service *svc;
-	char why[256];
+	char why[256], stranger[POD_STRANGER_MAX];
 	int e;
 
 	if (!wl) {
-		plain_end(p, FLAG_NONE, "failed to fetch information about local workload");
+		plain_end(p, FLAG_NONE, pod_stranger(c->pod, stranger));
 		return;
 	}
 	c->destination = wl;

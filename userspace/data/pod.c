@@ -169,6 +169,14 @@ struct pod *pod_new(const struct data_plane *d, const struct data_pod *spec, cha
 	return p;
 }
 
+const char *pod_stranger(const struct pod *p, char out[POD_STRANGER_MAX])
+{
+	snprintf(out, POD_STRANGER_MAX,
+		 "failed to fetch information about local workload: the mesh has no %s/%s with service account %s",
+		 p->ns, p->name, p->sa);
+	return out;
+}
+
 struct pod *pod_ref(struct pod *p)
 {
 	__atomic_add_fetch(&p->refs, 1, __ATOMIC_RELAXED);

@@ -42,6 +42,9 @@ struct pod {
 };
 
 struct pod *pod_new(const struct data_plane *d, const struct data_pod *spec, char why[DATA_WHY_MAX]);
+/* What to say of a connection when the mesh has no workload that is this pod. */
+enum { POD_STRANGER_MAX = 3 * DUMP_NAME_MAX + 128 };
+const char *pod_stranger(const struct pod *p, char out[POD_STRANGER_MAX]);
 struct pod *pod_ref(struct pod *p);
 void pod_unref(struct pod *p);
 /* Are connections accepted from it? */
