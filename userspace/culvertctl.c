@@ -17,7 +17,7 @@ enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct options {
 	const char *run_dir;
-	bool json, all, wait;
+	bool json, all, wait, verbose, reset;
 	const char *peer, *write, *pod, *since; /* NULL: not given */
 	const char *argument[3];
 	unsigned n;
@@ -72,7 +72,8 @@ static int run_unenrol(const struct options *o, char why[CALL_WHY_MAX])
 	char path[PATH_MAX];
 	const char *pod = o->argument[0];
 
-	if (strchr(pod, '/')) {
+	/* What is no path from here is perhaps NAMESPACE/NAME. */
+	if (strchr(pod, '/') && access(pod, F_OK) == 0) {
 		if (absolute(pod, path) < 0) {
 			snprintf(why, CALL_WHY_MAX, "%.256s: the path is too long", pod);
 			return -ENAMETOOLONG;
@@ -108,19 +109,44 @@ static json_t *ask_dump(const struct options *o, char why[CALL_WHY_MAX])
 }
 
 /* The keeper's half must be there, the tunnel's may be missing: that is a state to be shown. */
-static int run_status(const struct options *o, char why[CALL_WHY_MAX])
+static json_t *status_make(const struct options *o, char why[CALL_WHY_MAX])
 {
-	char trouble[CALL_WHY_MAX];
-	json_t *status = ask_keeper(o, CTL_STATUS, why), *dump = status ? ask_dump(o, trouble) : NULL;
+	char trouble[CALL_WHY_MAX] = "";
+	json_t *status = ask_keeper(o, CTL_STATUS, why), *dump, *pods;
 
+	if (!status)
+		return NULL;
+	dump = ask_dump(o, trouble);
+	pods = dump ? ask_keeper(o, CTL_PODS, trouble) : NULL;
 	if (dump)
 		json_object_set_new(status, "tunnelState", pick_tunnel(dump));
-	else if (status)
+	else
 		json_object_set_new(status, "tunnelTrouble", json_string(trouble));
+	if (pods)
+		json_object_set_new(status, "podsNotInMesh", strangers_of(pods, dump));
 	json_decref(dump);
-	if (status)
-		draining_connections(o->run_dir, json_object_get(json_object_get(status, "tunnel"), "generations"));
-	return print(o, status, show_status);
+	json_decref(pods);
+	draining_connections(o->run_dir, json_object_get(json_object_get(status, "tunnel"), "generations"));
+	return status;
+}
+
+static void show_brief(json_t *status)
+{
+	show_status(status, false);
+}
+
+static void show_verbose(json_t *status)
+{
+	show_status(status, true);
+}
+
+static int run_status(const struct options *o, char why[CALL_WHY_MAX])
+{
+	json_t *status = status_make(o, why);
+	bool healthy = status && health_add(status);
+	int e = print(o, status, o->verbose ? show_verbose : show_brief);
+
+	return e || healthy ? e : EXIT_FAILED;
 }
 
 static int run_upgrade(const struct options *o, char why[CALL_WHY_MAX])
@@ -130,7 +156,14 @@ static int run_upgrade(const struct options *o, char why[CALL_WHY_MAX])
 
 static int run_pods(const struct options *o, char why[CALL_WHY_MAX])
 {
-	return print(o, ask_keeper(o, CTL_PODS, why), show_pods);
+	char ignored[CALL_WHY_MAX];
+	json_t *pods = ask_keeper(o, CTL_PODS, why);
+	json_t *dump = json_array_size(json_object_get(pods, "pods")) ? ask_dump(o, ignored) : NULL;
+
+	if (dump)
+		json_decref(strangers_of(pods, dump));
+	json_decref(dump);
+	return print(o, pods, show_pods);
 }
 
 static void show_some(json_t *answer)
@@ -262,15 +295,22 @@ static const struct command commands[] = {
 	 "identity in the mesh: spiffe://TRUSTDOMAIN/ns/NAMESPACE/sa/SERVICEACCOUNT. Connections that the pod has "
 	 "already\n"
 	 "go on undisturbed and direct; new ones are carried by the tunnel. Nothing is changed when it fails."},
-	{"unenrol", "NETNS|UID", 1, 1, run_unenrol, "takes a pod out of the mesh",
+	{"unenrol", "NETNS|UID|NAMESPACE/NAME", 1, 1, run_unenrol, "takes a pod out of the mesh",
 	 "New connections are direct at once. Captured ones may finish for a while (culvertd --drain), then they are "
 	 "reset,\n"
 	 "and every trace is removed from the pod."},
-	{"status", "", 0, 0, run_status, "the agent on this node", "Keeper, steering, tunnel and mesh in a few lines."},
+	{"status", "[-v]", 0, 0, run_status, "the agent on this node",
+	 "\"healthy\", or what is not and what to do, a line each; then keeper, steering, tunnel and mesh in a few "
+	 "lines. -v "
+	 "shows\n"
+	 "all that the kernel was found to do of TLS. Exit status 1 as well when the node is not healthy; with --json: "
+	 "\"healthy\"\n"
+	 "and \"problems\"."},
 	{"pods", "", 0, 0, run_pods, "pods that are enrolled here",
 	 "STATE: enrolled; joining or leaving, while that is under way; recovering: a new keeper has not yet got hold "
 	 "of the\n"
-	 "pod's sockets. DIRECT counts connections from before the enrolment, which are not carried by the tunnel."},
+	 "pod's sockets. MESH: whether the mesh has a workload of these three names; no: its connections are refused. "
+	 "DIRECT counts connections from before the enrolment, which are not carried by the tunnel."},
 	{"workloads", "", 0, 0, run_workloads, "workloads that the tunnel knows",
 	 "All of the mesh, not of this node alone. PROTOCOL HBONE: connections to it are tunnelled; TCP: they are "
 	 "passed\n"
@@ -417,6 +457,8 @@ static int line_read(struct line *l, int argc, char **argv)
 			l->o.all = true;
 		else if (!strcmp(a, "--wait"))
 			l->o.wait = true;
+		else if (!strcmp(a, "--verbose") || !strcmp(a, "-v"))
+			l->o.verbose = true;
 		else if (a[0] == '-')
 			return wrong("unknown argument \"%s\"%s", a, "");
 		else if (!l->command)

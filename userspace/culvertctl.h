@@ -6,7 +6,8 @@
 #include <stddef.h>
 
 enum {
-	CALL_DEADLINE_MS = 30000,	   /* for one request */
+	CALL_DEADLINE_MS = 30000,	   /* for one request, */
+	CALL_STATUS_MS = 3000,		   /* and for one of those that a status or a list is made of */
 	CALL_PROGRESS_S = 2,		   /* between two lines about what is waited for */
 	CALL_OPERATION_MS = 360000,	   /* for an operation to end; the keeper has deadlines of its own */
 	CALL_BODY_MAX = 512 * 1024 * 1024, /* a dump of 50,000 workloads has 50 MB */
@@ -19,7 +20,8 @@ struct call_answer {
 	size_t len;
 };
 
-/* One HTTP request over RUN_DIR/SOCKET. `body` may be NULL. 0, or -errno with a line in `why`. */
+/* One HTTP request over RUN_DIR/SOCKET. `body` may be NULL. A GET has CALL_STATUS_MS until its answer begins, anything
+ * CALL_DEADLINE_MS in all. 0, or -errno with a line in `why`. */
 int call(const char *run_dir, const char *socket, const char *method, const char *path, const char *body,
 	 struct call_answer *out, char why[CALL_WHY_MAX]);
 /* The same, for JSON; a status of 400 or more is an error that says what the answer said. NULL with `why`. */
@@ -43,7 +45,13 @@ json_t *upgrade_run(const char *run_dir, bool wait, char why[CALL_WHY_MAX]);
 /* Checks the node and prints what it found. 1: there are problems; -errno: nothing was printed. */
 int doctor(const char *run_dir, bool json, char why[CALL_WHY_MAX]);
 
-void show_status(json_t *keeper);
+/* Adds "healthy" and "problems", each with what is wrong and what to do. Is it well? */
+bool health_add(json_t *status);
+void show_health(json_t *status);
+/* Adds "inMesh" to each of the keeper's pods. NAMESPACE/NAME/SERVICEACCOUNT of those that the tunnel does not know. */
+json_t *strangers_of(json_t *pods, json_t *dump);
+
+void show_status(json_t *keeper, bool verbose);
 void show_pods(json_t *keeper);
 void show_drops(json_t *keeper, bool all);
 void show_workloads(json_t *dump);
@@ -73,7 +81,7 @@ void pick_draining(void *connections, int process, json_t *dump);
 json_t *pick_certificates(json_t *dump);
 
 /* Tables and fields, for what shows them. Texts of absent fields are "". */
-enum { COLUMNS_MAX = 8 };
+enum { COLUMNS_MAX = 9 };
 struct table {
 	unsigned columns, n, cap;
 	size_t width[COLUMNS_MAX];

@@ -39,8 +39,10 @@ static int await(int fd, short what, long long until)
 	return n > 0 ? 0 : n == 0 ? -ETIMEDOUT : -errno;
 }
 
+/* Who listens but accepts nothing makes connect() wait. */
 static int dial(const char *path)
 {
+	struct timeval patience = {CALL_STATUS_MS / 1000, CALL_STATUS_MS % 1000 * 1000};
 	struct sockaddr_un at = {.sun_family = AF_UNIX};
 	int fd, e;
 
@@ -49,9 +51,10 @@ static int dial(const char *path)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
 	if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0)
 		return fd;
-	e = -errno;
+	e = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	close(fd);
 	return e;
 }
@@ -72,10 +75,10 @@ static int send_all(int fd, const char *p, size_t len, long long until)
 	return 0;
 }
 
-static int receive_all(int fd, struct buffer *b, long long until)
+static int receive_all(int fd, struct buffer *b, long long first, long long until)
 {
 	for (;;) {
-		int e = await(fd, POLLIN, until);
+		int e = await(fd, POLLIN, b->len ? until : first);
 		ssize_t n;
 
 		if (e)
@@ -174,6 +177,15 @@ static void explain(char why[CALL_WHY_MAX], const char *run_dir, const char *soc
 		snprintf(why, CALL_WHY_MAX,
 			 "%s/%s: no %s listens there (%s); is culvertd running, with this run directory?", run_dir,
 			 socket, keeper ? "keeper" : "tunnel", strerror(-e));
+	else if (e == -ETIMEDOUT && keeper)
+		snprintf(why, CALL_WHY_MAX,
+			 "the keeper does not answer (%s/%s); `systemctl restart culvertd`, or whoever runs it, "
+			 "replaces it, and "
+			 "pods stay steered",
+			 run_dir, socket);
+	else if (e == -ETIMEDOUT)
+		snprintf(why, CALL_WHY_MAX, "the tunnel does not answer (%s/%s): `culvertctl upgrade` replaces it",
+			 run_dir, socket);
 	else if (e == -EACCES)
 		snprintf(why, CALL_WHY_MAX, "%s/%s: permission denied; run it as root", run_dir, socket);
 	else
@@ -183,7 +195,8 @@ static void explain(char why[CALL_WHY_MAX], const char *run_dir, const char *soc
 int call(const char *run_dir, const char *socket, const char *method, const char *path, const char *body,
 	 struct call_answer *out, char why[CALL_WHY_MAX])
 {
-	long long until = now_ms() + CALL_DEADLINE_MS;
+	long long begin = now_ms(), until = begin + CALL_DEADLINE_MS;
+	long long first = !strcmp(method, "GET") ? begin + CALL_STATUS_MS : until;
 	struct buffer b = {NULL, 0, 0};
 	char at[512], *request = NULL;
 	int fd = -1, n, e;
@@ -201,7 +214,7 @@ int call(const char *run_dir, const char *socket, const char *method, const char
 		free(request);
 	}
 	if (!e)
-		e = receive_all(fd, &b, until);
+		e = receive_all(fd, &b, first, until);
 	if (!e)
 		e = answer_take(out, &b);
 	if (e)

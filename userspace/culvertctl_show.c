@@ -185,15 +185,26 @@ static void show_installation(json_t *i)
 		       trouble, flag_of(i, "ready") && !*trouble ? ", valid" : "");
 }
 
-/* What the kernel does of TLS, feature by feature. */
-static void show_ktls(json_t *ktls)
+/* What the kernel does of TLS; `verbose`: feature by feature. */
+static void show_ktls(json_t *ktls, bool verbose)
 {
+	const char *between = ": ";
 	json_t *f;
 	size_t i;
 
 	if (!json_is_object(ktls))
 		return;
-	printf("kTLS           %s\n", text_of(ktls, "mode"));
+	printf("kTLS           %s", text_of(ktls, "mode"));
+	json_array_foreach(json_object_get(ktls, "features"), i, f)
+	{
+		if (verbose || !flag_of(f, "available"))
+			continue;
+		printf("%s%s", between, text_of(f, "name"));
+		between = ", ";
+	}
+	putchar('\n');
+	if (!verbose)
+		return;
 	json_array_foreach(json_object_get(ktls, "features"), i, f)
 		printf("kTLS %-9s %s%s\n", text_of(f, "name"),
 		       flag_of(f, "available") ? "available" : "not used: ", text_of(f, "reason"));
@@ -212,12 +223,13 @@ static void show_istiod(json_t *x)
 		printf("istiod         last refusal: %s\n", text_of(x, "refused"));
 }
 
-void show_status(json_t *k)
+void show_status(json_t *k, bool verbose)
 {
 	json_t *pods = json_object_get(k, "pods"), *state = json_object_get(k, "tunnelState");
 	bool bpf = strcmp(text_of(k, "steering"), "bpf") == 0;
 	char buf[32];
 
+	show_health(k);
 	printf("culvert        %s, keeper process %lld, up %s\n", text_of(k, "version"), number_of(k, "pid"),
 	       duration(number_of(k, "uptimeSeconds"), buf));
 	printf("run directory  %s\n", text_of(k, "runDir"));
@@ -245,7 +257,7 @@ void show_status(json_t *k)
 	show_tunnel(json_object_get(k, "tunnel"));
 	show_kubernetes(json_object_get(k, "kubernetes"));
 	show_installation(json_object_get(k, "installation"));
-	show_ktls(json_object_get(state, "ktls"));
+	show_ktls(json_object_get(state, "ktls"), verbose);
 	show_istiod(json_object_get(state, "xds"));
 	show_crl(json_object_get(state, "crl"));
 	if (json_is_object(state))
@@ -259,9 +271,9 @@ void show_status(json_t *k)
 
 void show_pods(json_t *k)
 {
-	static const char *const headings[] = {"NAMESPACE", "NAME",    "SERVICEACCOUNT", "STATE",
+	static const char *const headings[] = {"NAMESPACE", "NAME",    "SERVICEACCOUNT", "STATE", "MESH",
 					       "STEERING",  "DEVICES", "DIRECT",	 "UID"};
-	struct table t = table_begin(8, headings);
+	struct table t = table_begin(9, headings);
 	char buf[CELL_MAX];
 	json_t *pod;
 	size_t i;
@@ -272,6 +284,7 @@ void show_pods(json_t *k)
 		table_add(&t, text_of(pod, "name"));
 		table_add(&t, text_of(pod, "serviceAccount"));
 		table_add(&t, text_of(pod, "state"));
+		table_add(&t, !json_object_get(pod, "inMesh") ? "?" : flag_of(pod, "inMesh") ? "yes" : "no");
 		table_add(&t, text_of(pod, "steering"));
 		table_add(&t, joined(json_object_get(pod, "devices"), "name", buf));
 		table_cell(&t, "%lld", number_of(pod, "existingConnections"));
@@ -282,6 +295,10 @@ void show_pods(json_t *k)
 	{
 		json_t *mended = json_object_get(pod, "mended");
 
+		if (json_is_false(json_object_get(pod, "inMesh")))
+			printf("%s/%s: the mesh has no workload of this name with service account %s; its connections "
+			       "are refused\n",
+			       text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "serviceAccount"));
 		if (*text_of(pod, "trouble"))
 			printf("%s/%s: %s\n", text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "trouble"));
 		if (mended)
@@ -427,8 +444,9 @@ json_t *pick_tunnel(json_t *dump)
 	int connections = 0;
 
 	each_connection(dump, connection_count, &connections);
-	return json_pack("{sO* sO* sO* si si si si si}", "crl", json_object_get(dump, "crl"), "ktls",
-			 json_object_get(dump, "ktls"), "xds", json_object_get(dump, "xds"), "workloads",
+	return json_pack("{sO* sO* sO* sO* si si si si si}", "crl", json_object_get(dump, "crl"), "ktls",
+			 json_object_get(dump, "ktls"), "staticConfig", json_object_get(dump, "staticConfig"), "xds",
+			 json_object_get(dump, "xds"), "workloads",
 			 (int)json_array_size(json_object_get(dump, "workloads")), "services",
 			 (int)json_array_size(json_object_get(dump, "services")), "policies",
 			 (int)json_array_size(json_object_get(dump, "policies")), "certificates",

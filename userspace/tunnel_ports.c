@@ -138,6 +138,7 @@ int ports_up(struct tunnel *t, char *why)
 		.data = t->data,
 		.config = c->text,
 		.local_path = c->local_path,
+		.local = t->watch,
 		.log_default = c->log_filter,
 		.istio_version = c->istio_version,
 		.ktls_mode = c->ktls.mode,

@@ -154,7 +154,7 @@ class Half:
         self.api.pod("default", pod.name, ips=[pod.ip4, pod.ip6], sa=pod.sa, uid=uid)
 
     def ctl(self, what):
-        return json.loads(self.keeper.exec("culvertctl", what, "--json"))
+        return json.loads(self.keeper.exec("culvertctl", what, "--json", ok=what != "status"))
 
     def configuration(self):
         """The runtime's."""

@@ -207,7 +207,7 @@ class InstallPlace:
 
     def ctl(self, *argv, **env):
         r = subprocess.run([agents.CULVERTCTL, *argv], env={**self.env, **env}, capture_output=True, text=True, timeout=40)
-        return r.stdout if r.returncode == 0 else ""
+        return r.stdout if r.returncode == 0 or argv[0] == "status" else ""
 
     def status(self):
         return json.loads(self.ctl("status", "--json") or "{}")

@@ -147,7 +147,7 @@ class Place:
 
     def answers(self):
         check(self.process.poll() is None, lambda: f"it ended: {self.log()[-300:]}")
-        return self.ctl("status")[0] == 0
+        return self.ctl("pods")[0] == 0
 
     def stop(self):
         if self.process and self.process.poll() is None:

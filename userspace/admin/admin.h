@@ -18,6 +18,7 @@ struct admin {
 	struct data_plane *data;
 	const char *config;	   /* JSON */
 	const char *local_path;	   /* of the mesh file; "" if none */
+	struct local_watch *local; /* who follows it, or NULL */
 	const char *log_default;   /* filter that ?reset goes back to */
 	const char *istio_version; /* for /config_dump */
 	enum ktls_mode ktls_mode;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/version.h"
+#include "control/local.h"
 
 static void version(struct json *j, const struct admin *a)
 {
@@ -23,8 +24,13 @@ static void version(struct json *j, const struct admin *a)
 
 static void static_config(struct json *j, const struct admin *a)
 {
+	char trouble[LOCAL_REASON_MAX] = "";
+
+	if (a->local)
+		local_watch_trouble(a->local, trouble);
 	json_open(j, '{');
 	json_key_some(j, "path", a->local_path);
+	json_key_some(j, "trouble", trouble);
 	json_close(j, '}');
 }
 

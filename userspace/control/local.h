@@ -22,4 +22,6 @@ int local_load_text(struct store *s, const char *name, const char *text, size_t 
  * before the first load, so that no change falls between. */
 struct local_watch;
 struct local_watch *local_watch_new(struct loop *l, struct store *s, const char *path); /* NULL: no memory */
-void local_watch_free(struct local_watch *w);						/* takes NULL */
+/* Why the file as it is now is not in use; "": it is. Any thread. */
+void local_watch_trouble(struct local_watch *w, char out[LOCAL_REASON_MAX]);
+void local_watch_free(struct local_watch *w); /* takes NULL */

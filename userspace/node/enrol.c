@@ -210,6 +210,25 @@ void enrol_pod_begin(struct enrol_pod *p)
 
 /* --- removal --------------------------------------------------------------------------------------------- */
 
+/* The only one of this NAMESPACE/NAME; NULL, and -ENOTUNIQ where there are more. */
+static struct enrol_pod *pod_named(struct enrol *e, const char *name, int *err)
+{
+	struct enrol_pod *found = NULL;
+
+	list_for_each (l, &e->pods) {
+		struct enrol_pod *p = list_entry(l, struct enrol_pod, link);
+		const struct pod_identity *id = &p->record.identity;
+		size_t n = strlen(id->ns);
+
+		if (strncmp(name, id->ns, n) != 0 || name[n] != '/' || strcmp(name + n + 1, id->name) != 0)
+			continue;
+		if (found)
+			*err = -ENOTUNIQ;
+		found = p;
+	}
+	return *err ? NULL : found;
+}
+
 /* By uid, by namespace, or by the path that was given when it was enrolled (it may be gone). */
 static struct enrol_pod *pod_search(struct enrol *e, const char *pod)
 {
@@ -255,10 +274,17 @@ void enrol_remove(struct enrol *e, const char *pod, enrol_done done, void *arg)
 {
 	struct enrol_pod *p = pod_search(e, pod);
 	char why[POD_WHY_MAX];
+	int err = -ENOENT;
 
+	if (!p && pod[0] != '/') {
+		err = 0;
+		p = pod_named(e, pod, &err);
+		err = err ? err : -ENOENT;
+	}
 	if (!p) {
-		snprintf(why, sizeof why, "%.512s: no pod is enrolled there", pod);
-		done(arg, -ENOENT, why);
+		snprintf(why, sizeof why, "%.512s: %s; give its netns or UID (culvertctl pods)", pod,
+			 err == -ENOTUNIQ ? "more than one pod is called so" : "no such pod is enrolled");
+		done(arg, err, why);
 	} else if (p->state == POD_JOINING || p->state == POD_LEAVING) {
 		done(arg, -EBUSY, "another operation on this pod is under way; try again");
 	} else {

@@ -64,7 +64,7 @@ struct enrol_request {		      /* texts are copied */
 };
 /* `done` may be called before these return. Adding what is enrolled already is done at once; a new overlay takes effect. */
 void enrol_add(struct enrol *e, const struct enrol_request *r, enrol_done done, void *arg);
-/* `pod`: uid or path of the namespace. Captured connections may finish. */
+/* `pod`: uid, path of the namespace, or NAMESPACE/NAME where no other has it. Captured connections may finish. */
 void enrol_remove(struct enrol *e, const char *pod, enrol_done done, void *arg);
 /* The pod's sandbox goes: it leaves at once, also if it is joining, which fails then. */
 void enrol_end(struct enrol *e, const struct enrol_pod *p, enrol_done done, void *arg);

@@ -173,8 +173,10 @@ static void serve(struct supervise *s, struct generation *g)
 		if (o != g && o->state != GENERATION_DRAINING)
 			retire(s, o);
 	}
-	if (!upgrade)
+	if (!upgrade) {
+		s->trouble[0] = '\0'; /* what failed before is over */
 		return;
+	}
 	log_info(target, "upgraded: process %d serves, %s", (int)g->pid, g->name);
 	upgrade_over(s, 0, "");
 }
