@@ -13,7 +13,7 @@
 
 /* POST {"netns": absolute path, "identity": "NAMESPACE/NAME/SERVICEACCOUNT"} */
 #define CTL_ENROL "/v1/enrol"
-/* POST {"pod": uid, or absolute path of the namespace} */
+/* POST {"pod": uid, absolute path of the namespace, or NAMESPACE/NAME where only one pod has it} */
 #define CTL_UNENROL "/v1/unenrol"
 /* POST: starts a tunnel anew beside the one that serves; done when that one was told to drain. 409: another program runs
  * the tunnel. */
@@ -25,7 +25,8 @@
 enum { CTL_OPERATIONS_MAX = 256 };
 
 /* GET {"version", "pid", "uptimeSeconds", "runDir", "bpfDir", "steering": "bpf" | "iptables",
- *      "pods": {"enrolled", "joining", "recovering", "leaving"}: numbers,
+ *      "pods": {"enrolled", "joining", "recovering", "leaving"; "broken": enrolled, but their steering is not whole;
+ *               "mended": times that steering which somebody removed was put back}: numbers,
  *      "markOnly": the agent's mark alone counts, "tcx", "kubeletExempt": bools, "kubelet": how it was found,
  *      "tunnel": {"connected": a tunnel is there and has all pods, "connections": number, "pid", "ours": it takes sockets,
  *                 "generations": [{"pid", "state": "starting" | "serving" | "draining", "connected": bool; if
@@ -38,13 +39,15 @@ enum { CTL_OPERATIONS_MAX = 256 };
  *      "installation": null or {"ready": bool, "path", "trouble": texts, "results": {RESULT: number}}} */
 #define CTL_STATUS "/v1/status"
 /* GET {"pods": [{"uid", "namespace", "name", "serviceAccount", "netns": path, "netnsCookie": number, "state":
- *      "enrolled" | "joining" | "recovering" | "leaving", "trouble": text, if any, "steering": "bpf" | "iptables",
+ *      "enrolled" | "joining" | "recovering" | "leaving", "trouble": text, if any, "mended": {"times": number,
+ *      "last": what was missing}, if ever, "steering": "bpf" | "iptables",
  *      "foreignTunnel": bool, "sockets": ["TCP15001", ...], "devices": [{"name", "ifindex", "late", "ethernet",
  *      "attached"}], "addresses": [text], "existingConnections": direct ones, from before the enrolment}]} */
 #define CTL_PODS "/v1/pods"
 /* GET {"pods": [{"uid", "namespace", "name", "counters": [{"name", "kind": "drop" | "decision", "value", "help"}]}]} */
 #define CTL_DROPS "/v1/drops"
-/* GET {"filter": text}; POST ?level=LEVEL or ?level=TARGET=LEVEL[,...] changes it and answers the same. */
+/* GET {"filter": text}; POST ?level=LEVEL or ?level=TARGET=LEVEL[,...] changes it and answers the same;
+ * ?level=reset: as at the start. */
 #define CTL_LOG "/v1/log"
 /* GET Prometheus text: decisions and drops by pod. */
 #define CTL_METRICS "/metrics"

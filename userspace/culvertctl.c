@@ -236,6 +236,39 @@ static bool is_filter(const char *s)
 	return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:.,=-") == strlen(s);
 }
 
+/* By which lines of keeper and tunnel can be told apart; a row of the tests compares with what is used. */
+#define LOG_TARGETS                                                                                    \
+	"access ca certs cni crl dns drain enrol http install keeper kube local log pods state steer " \
+	"supervise tap tunnel watch worker xds zds"
+static const char targets[] = LOG_TARGETS;
+
+static bool is_target(const char *s, size_t len)
+{
+	for (const char *p = targets; *p; p += strcspn(p, " "), p += *p == ' ')
+		if (strcspn(p, " ") == len && !strncmp(p, s, len))
+			return true;
+	return false;
+}
+
+/* A target that is none would change nothing, in silence. */
+static int filter_check(const char *filter, char why[CALL_WHY_MAX])
+{
+	if (!is_filter(filter) || strlen(filter) > 900) {
+		snprintf(why, CALL_WHY_MAX, "\"%.256s\" is not LEVEL or TARGET=LEVEL", filter);
+		return -EINVAL;
+	}
+	for (const char *p = filter; *p; p += strcspn(p, ","), p += *p == ',') {
+		size_t n = strcspn(p, ","), len = strcspn(p, "=");
+
+		if (len >= n || is_target(p, len))
+			continue;
+		snprintf(why, CALL_WHY_MAX, "\"%.*s\" is no target; there are: %s", (int)(len < 64 ? len : 64), p,
+			 targets);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static void show_log(json_t *o)
 {
 	printf("keeper  %s\ntunnel  %s\n", json_string_value(json_object_get(o, "keeper")),
@@ -244,20 +277,18 @@ static void show_log(json_t *o)
 
 static int run_log(const struct options *o, char why[CALL_WHY_MAX])
 {
-	const char *level = o->n ? o->argument[0] : "", *filter;
+	const char *level = o->reset ? "reset" : o->n ? o->argument[0] : "", *filter;
 	char keeper_path[1024] = CTL_LOG, tunnel_path[1024] = "/logging";
 	struct call_answer a = {.body = NULL};
 	json_t *keeper, *both;
 
-	if (o->n && (!is_filter(level) || strlen(level) > 900)) {
-		snprintf(why, CALL_WHY_MAX, "\"%.256s\" is not LEVEL or TARGET=LEVEL", level);
+	if (o->n && !o->reset && filter_check(level, why) < 0)
 		return -EINVAL;
-	}
-	if (o->n) {
+	if (*level) {
 		snprintf(keeper_path, sizeof keeper_path, "%s?level=%s", CTL_LOG, level);
-		snprintf(tunnel_path, sizeof tunnel_path, "/logging?level=%s", level);
+		snprintf(tunnel_path, sizeof tunnel_path, o->reset ? "/logging?%s" : "/logging?level=%s", level);
 	}
-	keeper = call_json(o->run_dir, CTL_SOCKET, o->n ? "POST" : "GET", keeper_path, NULL, why);
+	keeper = call_json(o->run_dir, CTL_SOCKET, *level ? "POST" : "GET", keeper_path, NULL, why);
 	if (!keeper)
 		return -EIO;
 	filter = "?";
@@ -318,9 +349,12 @@ static const struct command commands[] = {
 	{"connections", "", 0, 0, run_connections, "live connections through the tunnel",
 	 "CARRIED TO is where the bytes go: a node's port 15008 for tunnelled ones. RECORDS: who seals and opens those "
 	 "of the\n"
-	 "tunnel, the kernel (tx: only what is sent, rx: only what is received) or the tunnel itself (user). What "
-	 "earlier\n"
-	 "tunnels still carry, which drain after an upgrade, comes after the rest."},
+	 "tunnel, the kernel (tx: only what is sent, rx: only what is received) or the tunnel itself (user). RECORDS\n"
+	 "and CIPHER are \"-\" without TLS: the peer is not in the mesh, or it is a pod of this node, whose traffic "
+	 "does not leave\n"
+	 "the agent (culvertd tunnel --local-hbone). What earlier tunnels still carry, which drain after an upgrade, "
+	 "comes after\n"
+	 "the rest."},
 	{"upgrade", "[--wait]", 0, 0, run_upgrade, "starts the tunnel anew, without losing a connection",
 	 "The tunnel's program, as its file is now, is started beside the one that runs and gets its sockets; the "
 	 "earlier "
@@ -371,8 +405,10 @@ static const struct command commands[] = {
 	 "the "
 	 "connections\n"
 	 "never wait. After an upgrade connections of the new tunnel need a new tap."},
-	{"log", "[[TARGET=]LEVEL]", 0, 1, run_log, "shows or changes what is logged",
-	 "Of keeper and tunnel both. LEVEL: off, error, warn, info, debug, trace. Without it: what is set now."},
+	{"log", "[[TARGET=]LEVEL[,...]|--reset]", 0, 1, run_log, "shows or changes what is logged",
+	 "Of keeper and tunnel both. LEVEL: off, error, warn, info, debug, trace. Without it: what is set now. A LEVEL "
+	 "alone leaves\n"
+	 "what was said of targets; --reset goes back to what the start had. TARGET is one of\n" LOG_TARGETS "."},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -416,24 +452,34 @@ struct line {
 	bool help;
 };
 
+static const struct {
+	const char *name;
+	size_t at;
+} valued[] = {
+	{"--run-dir", offsetof(struct options, run_dir)}, {"--peer", offsetof(struct options, peer)},
+	{"--write", offsetof(struct options, write)},	  {"--pod", offsetof(struct options, pod)},
+	{"--since", offsetof(struct options, since)},
+};
+enum { VALUED = sizeof valued / sizeof *valued };
+
+static bool option_named(const char *a)
+{
+	for (unsigned k = 0; k < VALUED; k++)
+		if (!strcmp(a, valued[k].name))
+			return true;
+	return false;
+}
+
 /* --OPTION VALUE or --OPTION=VALUE. */
 static bool option_value(struct options *o, int argc, char **argv, int *i)
 {
-	static const struct {
-		const char *name;
-		size_t at;
-	} all[] = {
-		{"--run-dir", offsetof(struct options, run_dir)}, {"--peer", offsetof(struct options, peer)},
-		{"--write", offsetof(struct options, write)},	  {"--pod", offsetof(struct options, pod)},
-		{"--since", offsetof(struct options, since)},
-	};
 	const char *a = argv[*i];
 
-	for (unsigned k = 0; k < sizeof all / sizeof *all; k++) {
-		const char **to = (const char **)((char *)o + all[k].at);
-		size_t n = strlen(all[k].name);
+	for (unsigned k = 0; k < VALUED; k++) {
+		const char **to = (const char **)((char *)o + valued[k].at);
+		size_t n = strlen(valued[k].name);
 
-		if (strncmp(a, all[k].name, n) != 0 || (a[n] && a[n] != '=') || (!a[n] && *i + 1 == argc))
+		if (strncmp(a, valued[k].name, n) != 0 || (a[n] && a[n] != '=') || (!a[n] && *i + 1 == argc))
 			continue;
 		*to = a[n] ? a + n + 1 : argv[++*i];
 		return true;
@@ -459,6 +505,10 @@ static int line_read(struct line *l, int argc, char **argv)
 			l->o.wait = true;
 		else if (!strcmp(a, "--verbose") || !strcmp(a, "-v"))
 			l->o.verbose = true;
+		else if (!strcmp(a, "--reset"))
+			l->o.reset = true;
+		else if (option_named(a))
+			return wrong("%s needs a value%s", a, "");
 		else if (a[0] == '-')
 			return wrong("unknown argument \"%s\"%s", a, "");
 		else if (!l->command)

@@ -229,6 +229,7 @@ static int keeper_start(struct keeper *k, char why[POD_WHY_MAX])
 						 k->config.run_dir,
 						 k->config.bpf_dir,
 						 k->config.mode,
+						 k->config.log_filter,
 						 k->kube.kube,
 						 (uint16_t)k->config.monitoring_port,
 						 k->cni,

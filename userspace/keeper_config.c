@@ -155,7 +155,7 @@ static int set(struct keeper_config *c, const struct value *v, const char *name,
 	else if (v->kind == MODE && parse_mode(text, (unsigned *)field) < 0)
 		snprintf(want, sizeof want, "the mode of a file, such as 0600");
 	if (want[0]) {
-		snprintf(why, KEEPER_WHY_MAX, "%s: \"%.256s\" is not %s", name, text, want);
+		snprintf(why, KEEPER_WHY_MAX, "%.*s: \"%.256s\" is not %s", (int)strcspn(name, "="), name, text, want);
 		return -EINVAL;
 	}
 	if (v->kind == YESNO)
@@ -167,7 +167,7 @@ static int set(struct keeper_config *c, const struct value *v, const char *name,
 
 static const char *variable_name(const struct value *v, char buf[64])
 {
-	snprintf(buf, 64, "CULVERT_%s", v->flag);
+	snprintf(buf, 64, "CULVERT_%.48s", v->flag);
 	for (char *p = buf; *p; p++)
 		*p = *p == '-' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
 	return buf;
@@ -235,6 +235,25 @@ static const struct value *flag_find(const char *arg, size_t len)
 	return NULL;
 }
 
+/* Perhaps one of culvertd tunnel, which reads variables only when it is started from here. */
+static int unknown_flag(const struct keeper_config *c, const char *arg, char *why)
+{
+	char name[64];
+	const struct value v = {.flag = name};
+	char variable[64];
+
+	snprintf(name, sizeof name, "%.*s", (int)strcspn(arg, "="), arg);
+	if (!c->supervise || strncmp(name, "--", 2) != 0) {
+		snprintf(why, KEEPER_WHY_MAX, "unknown argument \"%.256s\"; see culvertd --help", arg);
+		return -EINVAL;
+	}
+	memmove(name, name + 2, strlen(name + 2) + 1);
+	snprintf(why, KEEPER_WHY_MAX,
+		 "unknown argument \"%.256s\"; see culvertd --help; a flag of culvertd tunnel is a variable here: %s",
+		 arg, variable_name(&v, variable));
+	return -EINVAL;
+}
+
 static int read_flags(struct keeper_config *c, int argc, char **argv, char *why)
 {
 	for (int i = 2; i < argc; i++) {
@@ -249,10 +268,8 @@ static int read_flags(struct keeper_config *c, int argc, char **argv, char *why)
 			printf("culvert %s\n", CULVERT_VERSION);
 			return 1;
 		}
-		if (!v) {
-			snprintf(why, KEEPER_WHY_MAX, "unknown argument \"%.256s\"; see culvertd --help", arg);
-			return -EINVAL;
-		}
+		if (!v)
+			return unknown_flag(c, arg, why);
 		if (!text)
 			text = i + 1 < argc ? argv[++i] : NULL;
 		if (!text) {

@@ -51,7 +51,8 @@ static const struct variable variables[] = {
 	{"PREFERED_SERVICE_NAMESPACE", NULL, TEXT, AT(preferred_ns), "", NULL},
 	{"ISTIO_META_DNS_CAPTURE", NULL, TEXT, AT(dns_capture), "true", NULL},
 	{"ENABLE_ORIG_SRC", NULL, TEXT, AT(spoof), "", NULL},
-	{"ZTUNNEL_WORKER_THREADS", "CULVERT_WORKERS", TEXT, AT(worker_threads), "", "threads: a number, or NN%"},
+	{"ZTUNNEL_WORKER_THREADS", "CULVERT_WORKERS", TEXT, AT(worker_threads), "",
+	 "threads: a number (0: one for each CPU), or NN%"},
 	{"COMPLIANCE_POLICY", NULL, TEXT, AT(compliance), "", NULL},
 	{"PROXY_MODE", NULL, TEXT, AT(proxy_mode), "shared",
 	 "shared: a node's pods; dedicated: one workload, in this namespace"},
@@ -99,6 +100,17 @@ enum { VARIABLES = sizeof variables / sizeof *variables };
 
 /* --- values --------------------------------------------------------------------------------------------- */
 
+/* What it was set by, for what is found wrong later. */
+static const char *given[VARIABLES];
+
+static const char *given_name(size_t at)
+{
+	for (unsigned i = 0; i < VARIABLES; i++)
+		if (variables[i].at == at)
+			return given[i];
+	return "";
+}
+
 static int set(struct tunnel_config *c, const struct variable *v, const char *name, const char *text, char *why)
 {
 	char *field = (char *)c + v->at;
@@ -107,6 +119,7 @@ static int set(struct tunnel_config *c, const struct variable *v, const char *na
 	const char *want;
 	int e = 0;
 
+	given[v - variables] = name;
 	switch (v->kind) {
 	case TEXT:
 		*(const char **)field = text;
@@ -216,6 +229,8 @@ static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 		printf("culvert " CULVERT_VERSION "\n");
 		return 1;
 	}
+	static char flag[VARIABLES][64];
+
 	for (int i = words_end(argc, argv); i < argc; i++) {
 		const char *eq = strchr(argv[i], '='), *value;
 		size_t len = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
@@ -234,7 +249,8 @@ static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 			snprintf(why, CONFIG_WHY_MAX, "%s needs a value", argv[i]);
 			return -EINVAL;
 		}
-		if (set(c, v, argv[i], value, why) < 0)
+		flag_name(v, flag[v - variables]);
+		if (set(c, v, flag[v - variables], value, why) < 0)
 			return -EINVAL;
 	}
 	return 0;
@@ -242,13 +258,14 @@ static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 
 static int read_environment(struct tunnel_config *c, char *why)
 {
+	static char own[VARIABLES][64];
+
 	for (unsigned i = 0; i < VARIABLES; i++) {
 		const struct variable *v = &variables[i];
 		const char *name = v->alias && getenv(v->alias) ? v->alias : v->env, *text;
-		char own[64];
 
-		if (v->flag_help && getenv(own_name(v, own)))
-			name = own;
+		if (v->flag_help && getenv(own_name(v, own[i])))
+			name = own[i];
 		text = getenv(name);
 		if (set(c, v, name, text ? text : v->initial, why) < 0)
 			return -EINVAL;
@@ -272,8 +289,8 @@ static int workers(struct tunnel_config *c, char *why)
 		if (len < sizeof number)
 			memcpy(number, t, len - (t[len - 1] == '%'));
 		if (value_number(number, &n) < 0 || (t[len - 1] == '%' && (!n || n > 100))) {
-			snprintf(why, CONFIG_WHY_MAX, "ZTUNNEL_WORKER_THREADS: \"%s\" is not a number or 1%% to 100%%",
-				 t);
+			snprintf(why, CONFIG_WHY_MAX, "%s: \"%s\" is not a number (0: as many as CPUs) or 1%% to 100%%",
+				 given_name(AT(worker_threads)), t);
 			return -EINVAL;
 		}
 		n = t[len - 1] == '%' ? (cpus * n + 99) / 100 : n ? n : cpus;
@@ -384,12 +401,13 @@ static int mode(struct tunnel_config *c, char *why)
 {
 	c->dedicated = !strcmp(c->proxy_mode, "dedicated");
 	if (!c->dedicated && strcmp(c->proxy_mode, "shared") != 0) {
-		snprintf(why, CONFIG_WHY_MAX, "PROXY_MODE: \"%.64s\" is neither shared nor dedicated", c->proxy_mode);
+		snprintf(why, CONFIG_WHY_MAX, "%s: \"%.64s\" is neither shared nor dedicated",
+			 given_name(AT(proxy_mode)), c->proxy_mode);
 		return -EINVAL;
 	}
 	if (c->dedicated && !self_parse(&c->self, c->workload_info)) {
-		snprintf(why, CONFIG_WHY_MAX, "PROXY_WORKLOAD_INFO: \"%.128s\" is not NAMESPACE/NAME/SERVICEACCOUNT",
-			 c->workload_info);
+		snprintf(why, CONFIG_WHY_MAX, "%s: \"%.128s\" is not NAMESPACE/NAME/SERVICEACCOUNT",
+			 given_name(AT(workload_info)), c->workload_info);
 		return -EINVAL;
 	}
 	if (c->dedicated && !getenv("PACKET_MARK"))
@@ -409,7 +427,7 @@ static bool is_domain(const char *s)
 
 static int check(struct tunnel_config *c, char *why)
 {
-	const char *wrong = NULL;
+	const char *wrong = NULL, *by = NULL;
 
 	c->log_json = !strcmp(c->log_format, "json");
 	c->dns = !strcasecmp(c->dns_capture, "true");
@@ -422,9 +440,9 @@ static int check(struct tunnel_config *c, char *why)
 	else if (!c->seccomp && strcmp(c->seccomp_mode, "off") != 0)
 		wrong = "CULVERT_SECCOMP: must be on or off";
 	else if (ktls_switch_parse(&c->ktls, c->ktls_mode, "") < 0)
-		wrong = "CULVERT_KTLS: must be off, tx, on or auto";
+		by = given_name(AT(ktls_mode)), wrong = "must be off, tx, on or auto";
 	else if (ktls_switch_parse(&c->ktls, c->ktls_mode, c->ktls_disable) < 0)
-		wrong = "CULVERT_KTLS_DISABLE: must be a list of tx, rx, rx-no-pad and rekey, with commas";
+		by = given_name(AT(ktls_disable)), wrong = "must be a list of tx, rx, rx-no-pad and rekey, with commas";
 	else if (!is_domain(c->cluster_domain))
 		wrong = "CLUSTER_DOMAIN: must be a domain name such as cluster.local, of at most 127 characters";
 	else if (!c->enable_proxy)
@@ -450,7 +468,7 @@ static int check(struct tunnel_config *c, char *why)
 	else if (c->admin_port > 65535 || c->stats_port > 65535 || c->ready_port > 65535)
 		wrong = "ports go up to 65535";
 	if (wrong) {
-		snprintf(why, CONFIG_WHY_MAX, "%s", wrong);
+		snprintf(why, CONFIG_WHY_MAX, "%s%s%s", by ? by : "", by ? ": " : "", wrong);
 		return -EINVAL;
 	}
 	return 0;

@@ -4,6 +4,7 @@
 know, and processes that do not answer."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,6 +147,34 @@ def _(bed):
         f.write(good)
     os.kill(old, signal.SIGKILL)
     until(lambda: agent.processes("tunnel") not in ([], [old]) and well(agent), "it to be well")
+
+
+@row("log-goes-back-and-knows-its-targets")
+def _(bed):
+    agent, = bed.agents
+    start = ctl(agent, "log")
+    equal(ctl(agent, "log", "steer=trace,debug")[0], 0, "culvertctl log")
+    equal(ctl(agent, "log", "info")[1].count("steer=trace"), 2, "a level alone leaves targets")
+    equal(ctl(agent, "log", "--reset"), start, "culvertctl log --reset")
+    equal(ctl(agent, "log"), start, "culvertctl log")
+    status, text = ctl(agent, "log", "stear=trace")
+    check(status == 1 and '"stear" is no target; there are: access ca certs' in text, f"{status}: {text}")
+
+
+TARGET = re.compile(r'''(?<![a-z_])(?:target|policy_target)\[\] = "([a-z_0-9]+)|define TARGET +"([a-z]+)|_LOG +"([a-z]+)'''
+                    r'''|log_(?:error|warn|info|debug)\(\s*"([a-z]+)|log_begin\(&?l[a-z]*, [A-Za-z_]+, "([a-z]+)''')
+
+
+@T.row("log-help-has-every-target")
+def _():
+    used = set()
+    for folder, _, files in os.walk(os.path.join(os.path.dirname(__file__), "..", "..", "userspace")):
+        for name in files:
+            with open(os.path.join(folder, name)) as f:
+                used |= {x for found in TARGET.findall(f.read()) for x in found if x}
+    r = subprocess.run([CULVERTCTL, "log", "--help"], capture_output=True, text=True)
+    named = r.stdout.split("TARGET is one of")[1].strip().rstrip(".").split()
+    equal(named, sorted(used), "targets")
 
 
 if __name__ == "__main__":

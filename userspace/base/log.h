@@ -38,7 +38,8 @@ int log_start(bool json);
 /* Writes what is buffered (waits at most one second) and stops the writer. */
 void log_stop(void);
 
-/* Filter: comma list of LEVEL or TARGET=LEVEL, of the same target the last; the longest matching target wins. -EINVAL
+/* Filter: comma list of LEVEL or TARGET=LEVEL, of the same target the last; the longest matching target wins. Istio's
+ * SCOPE:LEVEL is one of them; its scopes "default" and "all" are a bare LEVEL, and its other scopes match nothing. -EINVAL
  * leaves the filter as it was. `log_filter` writes the current one. */
 int log_set_filter(const char *spec);
 const char *log_filter(char buf[LOG_SPEC_MAX]);

@@ -3,22 +3,14 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
-
-/* Length of an entry's target; a bare level has none. */
-static size_t target_length(const char *entry, size_t len)
-{
-	const char *eq = memchr(entry, '=', len);
-
-	return eq ? (size_t)(eq - entry) : 0;
-}
+#include "base/log_internal.h"
 
 static bool names_target(const char *spec, const char *target, size_t len)
 {
 	for (const char *p = spec; *p;) {
 		size_t n = strcspn(p, ",");
 
-		if (n && target_length(p, n) == len && !memcmp(p, target, len))
+		if (n && log_entry_target(p, n) == len && !memcmp(p, target, len))
 			return true;
 		p += n + (p[n] == ',');
 	}
@@ -35,7 +27,7 @@ int log_change_filter(const char *base, const char *spec)
 	for (const char *p = base ? base : log_filter(now); *p;) {
 		size_t n = strcspn(p, ",");
 
-		if (n && !names_target(spec, p, target_length(p, n))) {
+		if (n && !names_target(spec, p, log_entry_target(p, n))) {
 			memcpy(merged + len, p, n);
 			len += n;
 			merged[len++] = ',';

@@ -35,8 +35,17 @@ const char *log_level_name(enum log_level level)
 	return level_names[level];
 }
 
+/* Istio's too. */
 int log_level_parse(const char *s, size_t len, enum log_level *out)
 {
+	if (len == 4 && strncasecmp(s, "none", len) == 0) {
+		*out = LOG_OFF;
+		return 0;
+	}
+	if (len == 5 && strncasecmp(s, "fatal", len) == 0) {
+		*out = LOG_ERROR;
+		return 0;
+	}
 	for (unsigned i = 0; i < sizeof level_names / sizeof *level_names; i++)
 		if (strlen(level_names[i]) == len && strncasecmp(level_names[i], s, len) == 0) {
 			*out = (enum log_level)i;
@@ -61,12 +70,35 @@ static struct rule *rule_of(struct rules *r, const char *target, size_t len)
 	return new;
 }
 
+/* A target may have colons, but where there is no "=" the one is Istio's SCOPE:LEVEL. */
+static const char *entry_sign(const char *entry, size_t len)
+{
+	const char *sign = memchr(entry, '=', len);
+
+	return sign ? sign : memchr(entry, ':', len);
+}
+
+static bool is_all(const char *target, size_t len)
+{
+	return (len == 7 && !strncmp(target, "default", len)) || (len == 3 && !strncmp(target, "all", len));
+}
+
+size_t log_entry_target(const char *entry, size_t len)
+{
+	const char *sign = entry_sign(entry, len);
+	size_t n = sign ? (size_t)(sign - entry) : 0;
+
+	return sign && *sign == ':' && is_all(entry, n) ? 0 : n;
+}
+
 static int rule_parse(struct rules *r, const char *s, size_t len)
 {
-	const char *eq = memchr(s, '=', len);
-	size_t n = eq ? (size_t)(eq - s) : 0;
+	const char *eq = entry_sign(s, len);
+	size_t n = log_entry_target(s, len);
 	struct rule *rule;
 
+	if (eq && *eq == ':' && !n)
+		return eq == s ? -EINVAL : log_level_parse(eq + 1, len - (size_t)(eq - s) - 1, &r->base);
 	if (!eq)
 		return log_level_parse(s, len, &r->base);
 	if (!n || n >= TARGET_MAX)

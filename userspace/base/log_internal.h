@@ -11,6 +11,8 @@ void log_finish(struct log_line *l);
 /* One whole line, with its line feed. */
 void log_emit(const char *text, size_t n);
 bool log_is_json(void);
+/* Length of the target that an entry of a filter begins with; 0: it is for all. */
+size_t log_entry_target(const char *entry, size_t len);
 /* The filter's lock is held around a fork, so that the child finds it free. */
 void log_filter_lock(void);
 void log_filter_unlock(void);

@@ -17,7 +17,8 @@ struct ctl_sources { /* what it tells of; they outlive it */
 	struct supervise *supervise; /* NULL: somebody else runs the tunnel */
 	const char *run_dir, *bpf_dir;
 	enum steer_mode mode;
-	struct kube *kube; /* NULL: without Kubernetes; with it these are served too: CTL_HEALTH_PORT, and */
+	const char *log_default; /* the filter of the start */
+	struct kube *kube;	 /* NULL: without Kubernetes; with it these are served too: CTL_HEALTH_PORT, and */
 	uint16_t metrics_port;
 	const struct cni *cni;
 	const struct install *install; /* NULL: nothing is installed */

@@ -56,9 +56,12 @@ static void serve_metrics(struct ctl_call *c)
 
 static void serve_log(struct ctl_call *c)
 {
+	const char *level = c->argument[0];
 	char filter[LOG_SPEC_MAX];
+	bool reset = strcmp(level, "reset") == 0;
 
-	if (strcmp(c->route->method, "POST") == 0 && log_change_filter(NULL, c->argument[0]) < 0) {
+	if (strcmp(c->route->method, "POST") == 0 &&
+	    (reset ? log_set_filter(c->ctl->from.log_default) : log_change_filter(NULL, level)) < 0) {
 		answer_json(c, 400,
 			    ctl_error_json("level: want LEVEL or TARGET=LEVEL, with commas; levels are off, error, "
 					   "warn, info, debug, trace"));
