@@ -275,7 +275,10 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/culvert $(DESTDIR)$(PREFIX)/share/doc/culvert
 	install -m 755 $(BIN)/culvertd $(BIN)/culvertctl $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(LIBEXEC)/culvert-keeper $(LIBEXEC)/culvert-tunnel $(CNI) $(CNI_API) $(DESTDIR)$(PREFIX)/libexec/culvert
-	install -m 644 LICENSE README.md SECURITY.md $(DESTDIR)$(PREFIX)/share/doc/culvert
+	install -d $(DESTDIR)$(PREFIX)/share/doc/culvert/deploy
+	install -m 644 LICENSE README.md CONTRIBUTING.md SECURITY.md $(DESTDIR)$(PREFIX)/share/doc/culvert
+	install -m 644 deploy/README.md $(DESTDIR)$(PREFIX)/share/doc/culvert/deploy
+	install -D -m 644 deploy/helm/culvert/values.yaml $(DESTDIR)$(PREFIX)/share/doc/culvert/deploy/helm/culvert/values.yaml
 	install -d $(DESTDIR)$(UNITS)
 	sed 's|/usr/local/|$(PREFIX)/|' deploy/systemd/culvertd.service >$(DESTDIR)$(UNITS)/culvertd.service
 uninstall:
@@ -284,5 +287,19 @@ uninstall:
 
 clean:
 	rm -rf build build-*
+
+# What a person calls; CONTRIBUTING.md says what the tests need.
+help:
+	@printf '%s\n' 'make all          build into build/ (B=FOLDER, V=1, SAN=1)' \
+		'make deps         install what the build and the tests need' \
+		'make demo         two nodes, four pods, real programs (root)' \
+		'make check        all tests (root); of it check-unit check-net check-e2e check-deploy fuzz-smoke' \
+		'make check-long   the longer ones; check-istiod, check-valgrind, fuzz' \
+		'make vmcheck      on other kernels; vmbench: guest instructions' \
+		'make bench        figures, beside ztunnel and Envoy (ZTUNNEL=, ENVOY=)' \
+		'make lint         formatting, layers, warnings' \
+		'make install      below PREFIX (/usr/local), DESTDIR; uninstall' \
+		'make clean        remove what was built'
+.PHONY: help
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

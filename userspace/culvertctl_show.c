@@ -202,6 +202,9 @@ static void show_ktls(json_t *ktls, bool verbose)
 		printf("%s%s", between, text_of(f, "name"));
 		between = ", ";
 	}
+	f = json_array_get(json_object_get(ktls, "features"), 0);
+	if (!verbose && *between == ':' && *text_of(f, "reason"))
+		printf(", not used: %s", text_of(f, "reason"));
 	putchar('\n');
 	if (!verbose)
 		return;

@@ -5,8 +5,9 @@
   demo.py [culvert|culvert-iptables|dropin|ztunnel]    as root
 
 For comparison: Culvert over istio-cni's iptables rules; its tunnel alone in ztunnel's place; ztunnel itself, the binary
-that $ZTUNNEL names. They promise less, and the steps say where. Every step says what it claims and checks it; exit status 1 if a claim does not hold. Everything lives in network
-namespaces of its own and is removed at the end, on Ctrl-C and after failures too."""
+that $ZTUNNEL names. They promise less, and the steps say where. Every step says what it claims and checks it; exit
+status 1 if a claim does not hold. Everything lives in network namespaces of its own and is removed at the end, on Ctrl-C
+and after failures too."""
 import contextlib
 import http.server
 import json
@@ -366,6 +367,9 @@ def pinned(path):
 
 
 def main(cls=Demo):
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return
     kind = sys.argv[1] if len(sys.argv) > 1 else "culvert"
     if os.geteuid():
         sys.exit("demo: needs root for network namespaces: sudo make demo")

@@ -327,6 +327,9 @@ def ztunnel_path():
     return path
 
 
+KINDS = ("culvert", "culvert-iptables", "dropin", "split", "split-ztunnel", "ztunnel", "istio-cni")
+
+
 def make(kind, node, folder, ca):
     if kind == "ztunnel":
         return Tunnel(node, folder, ca, [ztunnel_path()], {"IPV6_ENABLED": "true"})

@@ -107,7 +107,11 @@ def fixture(*kinds, **kw):
 
 def kinds():
     """The agents that the core rows run on; E2E_KINDS="ztunnel" runs them on a peer instead."""
-    return os.environ.get("E2E_KINDS", "culvert culvert-iptables dropin").split()
+    some = os.environ.get("E2E_KINDS", "culvert culvert-iptables dropin").split()
+    for kind in some:
+        if kind not in agents.KINDS:
+            sys.exit(f"E2E_KINDS: there is no kind of agent \"{kind}\"; there are: {' '.join(agents.KINDS)}")
+    return some
 
 
 def places(always=False):
