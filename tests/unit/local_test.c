@@ -241,6 +241,33 @@ static void test_good(void **state)
 	}
 }
 
+/* Pods of the host's network, and WorkloadEntries of one machine; and so many that the tables grow. */
+static void test_shared(void **state)
+{
+	static const char shared[] =
+		"workloads:\n- {uid: a, name: a, namespace: n, networkMode: HostNetwork, workloadIps: [10.0.0.1]}\n"
+		"- {uid: b, name: b, namespace: n, networkMode: HostNetwork, workloadIps: [10.0.0.1]}\n"
+		"- {uid: c/networking.istio.io/WorkloadEntry/n/c, name: c, namespace: n, workloadIps: [10.0.0.2]}\n"
+		"- {uid: c/networking.istio.io/WorkloadEntry/n/d, name: d, namespace: n, workloadIps: [10.0.0.2]}\n"
+		"- {uid: e, name: e, namespace: n, network: one, workloadIps: [10.0.0.3]}\n"
+		"- {uid: f, name: f, namespace: n, network: two, workloadIps: [10.0.0.3]}\n";
+	struct store *s = store_new("");
+	char why[LOCAL_REASON_MAX] = "", text[128 * 1024] = "workloads:\n";
+	size_t len = strlen(text);
+
+	if (local_load_text(s, "t", shared, sizeof shared - 1, why))
+		fail_msg("%s", why);
+	for (unsigned i = 0; i < 1000; i++)
+		len += (size_t)sprintf(text + len, "- {uid: u%u, name: n%u, namespace: n, workloadIps: [10.1.%u.%u]}\n",
+				       i, i, i / 250, i % 250);
+	if (local_load_text(s, "t", text, len, why))
+		fail_msg("%s", why);
+	len += (size_t)sprintf(text + len, "- {uid: other, name: n, namespace: n, workloadIps: [10.1.2.3]}\n");
+	assert_int_equal(local_load_text(s, "t", text, len, why), -EINVAL);
+	assert_string_equal(why, "t:1002: the address 10.1.2.3 is that of workload n/n503 as well");
+	store_free(s);
+}
+
 /* What was dumped can be loaded, and gives the same dump. */
 static void test_round_trip(void **state)
 {
@@ -288,6 +315,14 @@ static const struct {
 	 "1: unknown key \"principal\" in a match; allowed: destinationIps..."},
 	{"the same key twice", "workloads: []\nservices: []\nworkloads: []\n",
 	 "3: file: the key \"workloads\" is there twice"},
+	{"the same uid twice",
+	 "workloads:\n- {uid: u, name: a, namespace: n, workloadIps: [10.0.0.1]}\n- uid: u\n  name: b\n  namespace: n\n"
+	 "  workloadIps: [10.0.0.2]\n",
+	 "3: the uid \"u\" is that of workload n/a as well"},
+	{"the same address twice",
+	 "workloads:\n- {uid: u, name: a, namespace: n, workloadIps: [10.0.0.1, 'fd00::1']}\n- uid: v\n  name: b\n"
+	 "  namespace: n\n  workloadIps: [10.0.0.2, 'fd00::1']\n",
+	 "3: the address fd00::1 is that of workload n/a as well"},
 	{"a section that is no list", "workloads: {}", "1: workloads must be a list"},
 	{"an entry that is no map", "workloads:\n- a\n- b\n", "2: workload must be a map"},
 	{"missing key", "workloads:\n- uid: u\n  namespace: n\n", "2: a workload needs \"workloadIps\""},
@@ -689,6 +724,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_good, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_text_limit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(test_follow, make_folder, remove_folder),

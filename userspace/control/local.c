@@ -120,11 +120,13 @@ static void state_free(struct local_state *s)
 	list_free(&s->policies);
 	list_free(&s->endpoints);
 	list_free(&s->mentions);
+	free(s->uids.slot);
+	free(s->addrs.slot);
 }
 
 static int load(struct store *s, const char *name, FILE *file, const char *text, size_t len, char *why)
 {
-	struct local_state all;
+	struct local_state all = {.uids = {.n = 0}};
 	struct doc d;
 	int e;
 

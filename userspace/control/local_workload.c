@@ -169,6 +169,7 @@ void local_workload(struct doc *d, struct local_state *s)
 {
 	struct workload **slot = local_list_add(d, &s->workloads);
 	struct local_part p = {.state = s};
+	size_t line = doc_line(d);
 
 	if (!slot)
 		return;
@@ -189,4 +190,6 @@ void local_workload(struct doc *d, struct local_state *s)
 		w->cluster_id = "Kubernetes";
 	if (!*w->uid)
 		derive_uid(d, w, p.arena);
+	if (!d->error)
+		local_unique(d, s, line);
 }
