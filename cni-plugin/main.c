@@ -94,7 +94,9 @@ static int serve_add(const struct conf *c, const struct env *e, char **out, size
 
 	if (!err && !is_outside(c, e))
 		err = add(c, e, f);
-	if (!err)
+	if (!err && c->ambient && (!e->pod_name[0] || !e->pod_namespace[0]))
+		report(REPORT_INFO, "it stays outside the mesh: its runtime tells no pod's name and namespace");
+	else if (!err)
 		report(REPORT_DEBUG, "pod %s/%s is added", e->pod_namespace, e->pod_name);
 	return err;
 }

@@ -241,6 +241,16 @@ def slow(place):
         equal(cni.run("ADD", Sandbox(place.pod, "c1"), place.conf())[0], 0, "ADD")
 
 
+@rows("a-container-without-a-pod-s-names-is-a-line-in-the-log")
+def nameless(place):
+    """As podman adds them: outside, and whoever wonders why finds it."""
+    place.willing()
+    s = Sandbox(place.pod, "c1")
+    equal(cni.run("ADD", s, place.conf(), env={"CNI_ARGS": "IgnoreUnknown=1"}), (0, s.previous()), "ADD")
+    check(not place.steered(), "steered")
+    until(lambda: "stays outside the mesh: its runtime tells no pod's name" in place.log(), "the line")
+
+
 # --- what the specification wants of any plugin ------------------------------------------------------------------------
 
 GOOD = '{"cniVersion":"1.1.0","name":"net"}'

@@ -111,5 +111,20 @@ def _(place):
     equal(len(lines), 1, "lines in the log")
 
 
+@row("a-lost-record-is-told-and-its-pod-stays-steered")
+def _(place):
+    until(place.attached, "links")
+    place.kill()
+    os.unlink(f"{place.run}/pods/{place.uid}.json")
+    place.start()
+    until(lambda: f"{place.uid} is steered, but nobody knows whose pod it is" in place.log(), "a warning")
+    check("until it is enrolled again" in place.log(), "no advice")
+    check(place.steered(), "un-enrolled")
+    place.tunnels.pop().close()
+    place.willing()
+    equal(place.end(place.enrol()), (0, ""), "culvertctl enrol")
+    equal(place.pods()["a1"]["uid"], place.uid, "uid")
+
+
 if __name__ == "__main__":
     T.main()

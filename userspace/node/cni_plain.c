@@ -2,7 +2,6 @@
 /* Decisions on a machine without Kubernetes. */
 #include "node/cni_plain.h"
 
-#include "base/log.h"
 #include "base/values.h"
 
 static void decide(void *arg, const struct cni_request *pod, struct cni_question *q)
@@ -10,10 +9,7 @@ static void decide(void *arg, const struct cni_request *pod, struct cni_question
 	const struct cni_plain *p = arg;
 	struct cni_decision d = {.verdict = CNI_NOT_IN_MESH, .sa = "default"};
 
-	if (p->all && (!pod->ns[0] || !pod->name[0]))
-		log_info("cni", "container %.64s stays outside the mesh: its runtime tells no pod's name and namespace",
-			 pod->attachment.container_id);
-	else if (p->all && pod->ns[0] && pod->name[0] && !value_lists(p->exclude ? p->exclude : "", pod->ns))
+	if (p->all && pod->ns[0] && pod->name[0] && !value_lists(p->exclude ? p->exclude : "", pod->ns))
 		d.verdict = CNI_ENROL;
 	cni_decided(q, &d);
 }
