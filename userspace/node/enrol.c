@@ -283,7 +283,8 @@ void enrol_remove(struct enrol *e, const char *pod, enrol_done done, void *arg)
 	}
 	if (!p) {
 		snprintf(why, sizeof why, "%.512s: %s; give its netns or UID (culvertctl pods)", pod,
-			 err == -ENOTUNIQ ? "more than one pod is called so" : "no pod is enrolled there or by this name");
+			 err == -ENOTUNIQ ? "more than one pod is called so"
+					  : "no pod is enrolled there or by this name");
 		done(arg, err, why);
 	} else if (p->state == POD_JOINING || p->state == POD_LEAVING) {
 		done(arg, -EBUSY, "another operation on this pod is under way; try again");
