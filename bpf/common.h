@@ -27,34 +27,39 @@ enum {
 	NSEC = 1000000000,
 };
 
-/* Keys on the stack: a constant would be a map of its own. */
-static __always_inline const struct steer_conf *conf_get(void)
+/* The pod's own instructions have written it there. */
+static __always_inline __u64 pod_of(const struct __sk_buff *skb)
 {
-	__u32 key = 0;
+	return (__u64)skb->cb[1] << 32 | skb->cb[0];
+}
 
-	return bpf_map_lookup_elem(&conf, &key);
+static __always_inline const struct steer_conf *conf_get(__u64 pod)
+{
+	return bpf_map_lookup_elem(&confs, &pod);
 }
 
 static __always_inline __u32 *asking_get(void)
 {
-	__u32 key = 0;
+	__u32 key = 0; /* on the stack: a constant would be a map of its own */
 
 	return bpf_map_lookup_elem(&asking, &key);
 }
 
 /* Like parse() a function of its own for the verifier's sake, as the others that are not inlined. */
-__noinline int count(__u32 id)
+__noinline int count(__u64 pod, __u32 id)
 {
-	__u64 *n = bpf_map_lookup_elem(&counters, &id);
+	struct steer_counts *c = bpf_map_lookup_elem(&counters, &pod);
+	__u64 at = id;
 
-	if (n)
-		*n += 1;
+	asm volatile("" : "+r"(at)); /* the verifier must see that what is compared is what is used */
+	if (c && at < STEER_COUNTERS)
+		c->n[at] += 1;
 	return 0;
 }
 
-static __always_inline int drop(__u32 id)
+static __always_inline int drop(__u64 pod, __u32 id)
 {
-	count(id);
+	count(pod, id);
 	return DROP;
 }
 
@@ -71,16 +76,16 @@ static __always_inline int addr_is4(const struct steer_addr *a)
 	return !(a->w[0] | a->w[1] | (a->w[2] ^ bpf_htonl(0xffff)));
 }
 
-static __always_inline int addr_is_pods(const struct steer_addr *a)
+static __always_inline int addr_is_pods(__u64 pod, const struct steer_addr *a)
 {
-	return bpf_map_lookup_elem(&addrs, a) != NULL;
+	struct steer_pod_addr key = {.pod = pod, .addr = *a};
+
+	return bpf_map_lookup_elem(&addrs, &key) != NULL;
 }
 
 /* Loopback or the pod's own: the agent has no part in it. */
-__noinline int addr_is_self(const struct steer_addr *a)
+__noinline int addr_is_self(__u64 pod, const struct steer_addr *a)
 {
-	struct steer_addr key; /* before Linux 6.2 an argument is no key */
-
 	if (!a)
 		return 0; /* ruled out */
 	if (addr_is4(a)) {
@@ -89,8 +94,7 @@ __noinline int addr_is_self(const struct steer_addr *a)
 	} else if (!a->w[0] && !a->w[1] && !a->w[2] && a->w[3] == bpf_htonl(1)) {
 		return 1;
 	}
-	key = *a;
-	return addr_is_pods(&key);
+	return addr_is_pods(pod, a);
 }
 
 /* 169.254.7.127 and fd16:9254:7127:1337:ffff:ffff:ffff:ffff: what istio-cni's host rules make of the kubelet. */
@@ -101,7 +105,7 @@ static __always_inline int addr_is_probe(const struct steer_addr *a)
 	return !((a->w[0] ^ bpf_htonl(0xfd169254)) | (a->w[1] ^ bpf_htonl(0x71271337)) | ~a->w[2] | ~a->w[3]);
 }
 
-static __always_inline int addr_is_exempt(const struct steer_addr *a)
+static __always_inline int addr_is_exempt(__u64 pod, const struct steer_addr *a)
 {
 	__u32 top = bpf_ntohl(a->w[3]) >> 24;
 
@@ -112,7 +116,7 @@ static __always_inline int addr_is_exempt(const struct steer_addr *a)
 		   (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000)) {
 		return 1;
 	}
-	return addr_is_probe(a) || addr_is_self(a);
+	return addr_is_probe(a) || addr_is_self(pod, a);
 }
 
 __noinline int port_listed(const __u16 (*list)[STEER_ABI_PORTS], __u16 net_order)
@@ -177,9 +181,10 @@ static __always_inline void make_local(struct __sk_buff *skb)
 
 /* Without a listener steer_lookup drops a packet, but IPv6 then answers a SYN with a RST, or a datagram with an
  * ICMP error, and the app would not try again. IPv4 has no route for such an answer. */
-__noinline int has_listener(__u32 which)
+__noinline int has_listener(__u64 pod, __u32 which)
 {
-	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &which);
+	struct steer_socket_key key = {.pod = pod, .which = which};
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
 
 	if (!sk)
 		return 0;

@@ -4,20 +4,21 @@
 #pragma once
 #include "common.h"
 
-__noinline int assign(struct __sk_buff *skb, __u32 listener)
+__noinline int assign(struct __sk_buff *skb, __u64 pod, __u32 listener)
 {
-	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &listener);
+	struct steer_socket_key key = {.pod = pod, .which = listener};
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &key);
 	long refused;
 
 	/* Nothing to the app around the agent: the peer tries again. */
 	if (!sk)
-		return drop(STEER_C_DROP_IN_NO_LISTENER);
+		return drop(pod, STEER_C_DROP_IN_NO_LISTENER);
 	refused = bpf_sk_assign(skb, sk, 0);
 	bpf_sk_release(sk);
-	return refused ? drop(STEER_C_DROP_IN_ASSIGN) : PASS;
+	return refused ? drop(pod, STEER_C_DROP_IN_ASSIGN) : PASS;
 }
 
-static long sweep_one(void *map, const struct steer_tuple *key, const struct steer_returning *value, __u64 *now)
+static long sweep_one(void *map, const struct steer_returning_key *key, const struct steer_returning *value, __u64 *now)
 {
 	if (*now - value->when > (__u64)STEER_RETURNING_SECONDS * NSEC)
 		bpf_map_delete_elem(map, key);
@@ -29,16 +30,19 @@ static long sweep_one(void *map, const struct steer_tuple *key, const struct ste
 __noinline int assign_later(const struct packet *p, __u32 listener)
 {
 	struct steer_returning value = {.when = bpf_ktime_get_ns(), .listener = listener};
-	struct steer_tuple key = {};
+	struct steer_returning_key key = {};
 	__u64 now = value.when;
 
-	if (!p || !has_listener(listener))
-		return drop(STEER_C_DROP_IN_NO_LISTENER);
-	tuple_of(p, &key);
+	if (!p)
+		return DROP; /* ruled out */
+	if (!has_listener(p->pod, listener))
+		return drop(p->pod, STEER_C_DROP_IN_NO_LISTENER);
+	key.pod = p->pod;
+	tuple_of(p, &key.tuple);
 	if (!bpf_map_update_elem(&returning, &key, &value, BPF_ANY))
 		return PASS;
 	bpf_for_each_map_elem(&returning, sweep_one, &now, 0);
-	return bpf_map_update_elem(&returning, &key, &value, BPF_ANY) ? drop(STEER_C_DROP_IN_ASSIGN) : PASS;
+	return bpf_map_update_elem(&returning, &key, &value, BPF_ANY) ? drop(p->pod, STEER_C_DROP_IN_ASSIGN) : PASS;
 }
 
 __noinline int is_virtual(const struct steer_conf *cf, __u32 ifindex)
@@ -106,10 +110,10 @@ static __always_inline int in_virtual(struct __sk_buff *skb, const struct packet
 		if (!syn && (p->flags & (TCP_SYN_ | TCP_RST_ | TCP_ACK_)) != TCP_ACK_)
 			return PASS; /* nothing begins with it */
 		if (p->fragment)
-			return drop(STEER_C_DROP_IN_FRAGMENT);
-		count(syn ? STEER_C_IN_VIRTUAL : STEER_C_IN_COOKIE);
+			return drop(p->pod, STEER_C_DROP_IN_FRAGMENT);
+		count(p->pod, syn ? STEER_C_IN_VIRTUAL : STEER_C_IN_COOKIE);
 		make_local(skb);
-		return state ? assign_later(p, STEER_L_OUTBOUND) : assign(skb, STEER_L_OUTBOUND);
+		return state ? assign_later(p, STEER_L_OUTBOUND) : assign(skb, p->pod, STEER_L_OUTBOUND);
 	}
 	make_local(skb);
 	return PASS;
@@ -124,13 +128,13 @@ static __always_inline int in_new(struct __sk_buff *skb, const struct steer_conf
 
 	if (decision != STEER_C_IN_CAPTURED) {
 		if (syn)
-			count(decision);
+			count(p->pod, decision);
 		return PASS;
 	}
 	if (p->fragment)
-		return drop(STEER_C_DROP_IN_FRAGMENT);
-	count(syn ? STEER_C_IN_CAPTURED : STEER_C_IN_COOKIE);
-	return state ? assign_later(p, STEER_L_INBOUND) : assign(skb, STEER_L_INBOUND);
+		return drop(p->pod, STEER_C_DROP_IN_FRAGMENT);
+	count(p->pod, syn ? STEER_C_IN_CAPTURED : STEER_C_IN_COOKIE);
+	return state ? assign_later(p, STEER_L_INBOUND) : assign(skb, p->pod, STEER_L_INBOUND);
 }
 
 /* Would the kernel keep it here, rather than forward it? */
@@ -155,59 +159,59 @@ static __always_inline int is_local_route(struct __sk_buff *skb, const struct pa
  * SYN for a local address that is new, or one too many, waits: answered by steer_lookup it would be refused. */
 static __always_inline int in_forwarded(struct __sk_buff *skb, const struct packet *p, int syn)
 {
-	if (addr_is_pods(&p->src))
+	if (addr_is_pods(p->pod, &p->src))
 		return PASS;
 	if (peer_state(skb, p))
 		make_local(skb);
 	else if (syn && is_local_route(skb, p))
-		return drop(STEER_C_DROP_IN_UNKNOWN);
+		return drop(p->pod, STEER_C_DROP_IN_UNKNOWN);
 	return PASS;
 }
 
 static __always_inline int in_tcp(struct __sk_buff *skb, const struct packet *p)
 {
-	const struct steer_conf *cf = conf_get();
+	const struct steer_conf *cf = conf_get(p->pod);
 	int syn = (p->flags & (TCP_SYN_ | TCP_ACK_ | TCP_RST_)) == TCP_SYN_, state;
 
 	if (!cf)
-		return drop(STEER_C_DROP_NO_CONFIGURATION);
+		return drop(p->pod, STEER_C_DROP_NO_CONFIGURATION);
 	if (is_virtual(cf, skb->ifindex) && !(cf->flags & STEER_F_STOPPING))
 		return in_virtual(skb, p, syn, peer_state(skb, p));
-	if (!addr_is_pods(&p->dst))
+	if (!addr_is_pods(p->pod, &p->dst))
 		return in_forwarded(skb, p, syn);
 	/* SYN-ACKs and RSTs begin nothing, nor does a segment without ACK. */
 	if (!syn && (p->flags & (TCP_SYN_ | TCP_RST_ | TCP_ACK_)) != TCP_ACK_)
 		return PASS;
 	/* A plain listener; without it the kernel would refuse, and the peer not try again. */
 	if (p->dport == bpf_htons(PORT_HBONE))
-		return syn && !has_listener(STEER_L_HBONE) ? drop(STEER_C_DROP_IN_NO_HBONE) : PASS;
+		return syn && !has_listener(p->pod, STEER_L_HBONE) ? drop(p->pod, STEER_C_DROP_IN_NO_HBONE) : PASS;
 	state = peer_state(skb, p);
 	if (!state || (syn && state == STATE_TIME_WAIT))
 		return in_new(skb, cf, p, syn, state);
 	if (syn)
-		count(STEER_C_IN_LIVE);
+		count(p->pod, STEER_C_IN_LIVE);
 	return PASS;
 }
 
 static __always_inline int ingress(struct __sk_buff *skb, __u32 header)
 {
-	struct packet p = {};
+	struct packet p = {.pod = pod_of(skb)};
 
 	switch (parse(skb, header, &p)) {
 	case PARSE_TCP:
 		return in_tcp(skb, &p);
 	case PARSE_TCP_LATER: {
-		const struct steer_conf *cf = conf_get();
+		const struct steer_conf *cf = conf_get(p.pod);
 
 		/* Its first part was made local, this one would be forwarded. */
-		return cf && is_virtual(cf, skb->ifindex) ? drop(STEER_C_DROP_IN_FRAGMENT) : PASS;
+		return cf && is_virtual(cf, skb->ifindex) ? drop(p.pod, STEER_C_DROP_IN_FRAGMENT) : PASS;
 	}
 	case PARSE_MALFORMED:
-		return drop(STEER_C_DROP_IN_MALFORMED);
+		return drop(p.pod, STEER_C_DROP_IN_MALFORMED);
 	case PARSE_HEADERS:
-		return drop(STEER_C_DROP_IN_HEADERS);
+		return drop(p.pod, STEER_C_DROP_IN_HEADERS);
 	case PARSE_FRAGMENT:
-		return drop(STEER_C_DROP_IN_FRAGMENT);
+		return drop(p.pod, STEER_C_DROP_IN_FRAGMENT);
 	case PARSE_UDP:
 	case PARSE_OTHER:
 		break;

@@ -48,6 +48,7 @@ enum parsed {
 };
 
 struct packet {
+	__u64 pod; /* whose it is; not read here */
 	struct steer_addr src, dst;
 	__u16 sport, dport; /* network order */
 	__u8 family, flags;

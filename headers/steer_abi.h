@@ -6,19 +6,22 @@
 #pragma once
 #include <linux/types.h>
 
-#define STEER_ABI_VERSION 1u
+#define STEER_ABI_VERSION 2u
 
 enum {
-	STEER_ABI_PORTS = 16,	    /* each list of ports; 0 ends it */
-	STEER_ABI_IFACES = 8,	    /* virtual interfaces; 0 ends the list */
-	STEER_ABI_NODE_ADDRS = 8,   /* addresses of the node; all zero ends the list */
-	STEER_ABI_ADDRS = 64,	    /* the pod's own addresses */
-	STEER_ABI_PREFIXES = 16,    /* excluded destinations */
+	STEER_ABI_PODS = 4096,	     /* of the node */
+	STEER_ABI_PORTS = 16,	     /* each list of ports; 0 ends it */
+	STEER_ABI_IFACES = 8,	     /* virtual interfaces; 0 ends the list */
+	STEER_ABI_NODE_ADDRS = 8,    /* addresses of the node; all zero ends the list */
+	STEER_ABI_ADDRS = 64,	     /* a pod's own addresses, */
+	STEER_ABI_ALL_ADDRS = 16384, /* and those of all pods */
+	STEER_ABI_PREFIXES = 16,     /* a pod's excluded destinations, */
+	STEER_ABI_ALL_PREFIXES = 16384,
 	STEER_ABI_AGENTS = 64,	    /* cgroups of the agent */
 	STEER_ABI_PROBES = 4096,    /* kubelet's latest connection attempts */
 	STEER_ABI_EXISTING = 4096,  /* connections that were there at enrolment */
 	STEER_ABI_HEADERS = 8,	    /* IPv6 extension headers that are walked */
-	STEER_ABI_RETURNING = 1024, /* SYNs between ingress and the kernel's TIME_WAIT code */
+	STEER_ABI_RETURNING = 4096, /* SYNs between ingress and the kernel's TIME_WAIT code */
 	STEER_PROBE_SECONDS = 60,   /* how long an attempt of the kubelet is remembered */
 	STEER_RETURNING_SECONDS = 1,
 };
@@ -34,7 +37,22 @@ struct steer_tuple {
 	__u32 family;	    /* AF_INET or AF_INET6 as on the wire */
 };
 
-/* --- per pod -------------------------------------------------------------------------------------------- */
+/* --- pods ----------------------------------------------------------------------------------------------- */
+
+/* One set of programs on devices serves all pods. Which pod's packet it is they learn from what is attached in the pod: a
+ * few instructions that name it, in the first two words of skb->cb, and go on to the program of the node (map "programs").
+ * So every key begins with the pod: SO_NETNS_COOKIE of its namespace, which is never used again. Only userspace and the
+ * programs write these maps; what a pod sends reaches no key but its own. */
+enum steer_program {
+	STEER_P_EGRESS,
+	STEER_P_EGRESS_L3,
+	STEER_P_INGRESS,
+	STEER_P_INGRESS_L3,
+	STEER_PROGRAMS,
+};
+
+/* In the code of steer_lookup, which each pod has for itself, this stands for the pod: it has no skb. */
+#define STEER_POD_PLACE 0x706c61636530316cull
 
 enum steer_flags {
 	STEER_F_DNS = 1 << 0,		 /* port 53 goes to PORT_DNS */
@@ -44,11 +62,13 @@ enum steer_flags {
 	STEER_F_EXCLUDED = 1 << 4,	 /* map "excluded" is not empty */
 };
 
-/* Map "conf", one element. Ports are in host order. */
+/* Map "confs": pod -> this. Pinned for each pod as well, as map "conf" with one element, for userspace alone. Ports are
+ * in host order. */
 struct steer_conf {
 	__u32 abi;
 	__u32 flags;
-	__u64 netns_cookie; /* whose pins these are */
+	__u64 netns_cookie; /* the pod */
+	__u64 owner;	    /* by whose UID it is steered, for userspace: who forgets it must be the same */
 	__u32 virtual_ifindex[STEER_ABI_IFACES];
 	__u16 exclude_out[STEER_ABI_PORTS];
 	__u16 exclude_in[STEER_ABI_PORTS];
@@ -59,13 +79,27 @@ struct steer_conf {
 	__u32 state_known; /* old_accept_local is valid */
 };
 
-/* Map "excluded": longest prefix match on destinations that stay direct. */
-struct steer_prefix {
-	__u32 len; /* bits of the 128 */
+/* Map "addrs": the pods' own addresses. */
+struct steer_pod_addr {
+	__u64 pod;
 	struct steer_addr addr;
 };
 
-/* Map "listeners": a SOCKMAP. A missing one means: drop. */
+/* Map "excluded": longest prefix match on destinations that stay direct. */
+struct steer_prefix {
+	__u32 len; /* bits: STEER_PREFIX_POD, and those of the 128 */
+	__u32 pod[2];
+	struct steer_addr addr;
+};
+enum { STEER_PREFIX_POD = 64 };
+
+/* Map "listeners": a SOCKHASH. A missing one means: drop. */
+struct steer_socket_key {
+	__u64 pod;
+	__u32 which; /* enum steer_listener */
+	__u32 unused;
+};
+
 enum steer_listener {
 	STEER_L_OUTBOUND,
 	STEER_L_INBOUND,
@@ -85,6 +119,10 @@ enum steer_flow {
  * before it asks for a listener: steer_ingress lets the SYN pass, and steer_lookup finds it here. Nothing is
  * evicted: a SYN that was forgotten would reach the app. Those that the kernel answered otherwise stay until the
  * map is full, and are swept then. */
+struct steer_returning_key {
+	__u64 pod;
+	struct steer_tuple tuple;
+};
 struct steer_returning {
 	__u64 when; /* nanoseconds of CLOCK_MONOTONIC */
 	__u32 listener, unused;
@@ -148,8 +186,16 @@ struct steer_node {
 enum steer_counter_id { STEER_COUNTERS_OF(STEER_COUNTER_ID) STEER_COUNTERS };
 #undef STEER_COUNTER_ID
 
+/* Map "counters": pod -> this, for each processor. */
+struct steer_counts {
+	__u64 n[STEER_COUNTERS];
+};
+
 _Static_assert(sizeof(struct steer_addr) == 16, "address");
-_Static_assert(sizeof(struct steer_prefix) == 20, "prefix");
+_Static_assert(sizeof(struct steer_prefix) == 28, "prefix");
+_Static_assert(sizeof(struct steer_pod_addr) == 24, "address of a pod");
+_Static_assert(sizeof(struct steer_socket_key) == 16, "listener");
+_Static_assert(sizeof(struct steer_returning_key) == 48, "returning");
 _Static_assert(sizeof(struct steer_tuple) == 40, "tuple");
 _Static_assert(sizeof(struct steer_node) == 16, "node");
-_Static_assert(sizeof(struct steer_conf) == 16 + 32 + 3 * 32 + 128 + 8, "conf");
+_Static_assert(sizeof(struct steer_conf) == 24 + 32 + 3 * 32 + 128 + 8, "conf");

@@ -447,8 +447,7 @@ static void do_facts(void)
 	struct steer_facts f;
 
 	steer_facts(steer, &f);
-	say("ok mark_only=%d tcx=%d spares=%u kubelet=%d how=%s", f.mark_only, f.tcx, f.spares, f.kubelet_exempt,
-	    f.kubelet_how);
+	say("ok mark_only=%d tcx=%d kubelet=%d how=%s", f.mark_only, f.tcx, f.kubelet_exempt, f.kubelet_how);
 }
 
 /* What was missing, and the time that it took: of the last of so many. */

@@ -5,7 +5,6 @@ leave a gap, a trace or something that grows. Needs a kernel with tcx (Linux 6.6
 import contextlib
 import functools
 import os
-import re
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
@@ -16,7 +15,6 @@ from steer_bed import SteerBed, needs_tcx, same, trace
 from topology import sh, unwinding
 
 table = Table(__file__)
-SPARES = 3  # steer_internal.h
 HOOKS = ["egress-2", "ingress-2"]
 
 
@@ -41,17 +39,6 @@ class AutoBed(SteerBed):
 
     def settled(self):
         until(lambda: self.links() == HOOKS and not self.filters(), "links in place of filters")
-
-    def spares(self):
-        return int(re.search(r"spares=(\d+)", self.driver.ask("facts"))[1])
-
-    def programs(self):
-        """Ids of the BPF programs that the driver has open."""
-        out, at = set(), f"/proc/{self.driver.process.pid}/fdinfo"
-        for fd in os.listdir(at):
-            with contextlib.suppress(FileNotFoundError), open(f"{at}/{fd}") as f:
-                out |= set(re.findall(r"^prog_id:\s*(\d+)", f.read(), re.M))
-        return out
 
 
 def row(name, **options):
@@ -141,32 +128,6 @@ def _(bed):
     sh("ip", "-n", bed.pod.ns, "link", "del", "net1")
     until(lambda: len([x for x in os.listdir(bed.folder()) if "gress-" in x]) == 2, "their pins to go")
     bed.works()
-
-
-# --- programs loaded ahead ------------------------------------------------------------------------------------------------
-
-
-@row("spares-are-taken-and-replaced", tcx=False)
-def _(bed):
-    until(lambda: bed.spares() == SPARES, "spares")
-    there = bed.programs()
-    bed.steer()
-    until(lambda: bed.spares() == SPARES, "spares")
-    check(len(there & bed.programs()) == len(there), "the pod has programs that were not there before")
-    equal(len(bed.programs()), len(there) // SPARES * (SPARES + 1), "programs")
-    bed.works()
-    bed.unsteer()
-    until(lambda: len(bed.programs()) == len(there), "the pod's programs to go")
-    equal(bed.spares(), SPARES, "spares")
-
-
-@row("spares-go-with-the-keeper", tcx=False)
-def _(bed):
-    until(lambda: bed.spares() == SPARES, "spares")
-    there = bed.programs()
-    check(len(there) >= 3 * SPARES, f"{len(there)} programs")
-    bed.kill_agent()
-    until(lambda: not [x for x in there if sh("bpftool", "prog", "show", "id", x, ok=False)], "the programs to go")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,6 @@ def _(bed):
     for _ in range(scale.count(20, 4)):
         bed.steer()
         bed.unsteer()
-        until(lambda: "spares=3" in bed.driver.ask("facts"), "programs that are loaded ahead")
         counts.append(len(os.listdir(f"/proc/{bed.driver.process.pid}/fd")))
     same(bed.pod, before)
     equal(counts[-1], counts[0], "descriptors of the driver")
@@ -322,9 +321,9 @@ def _(bed):
 @row("map-of-another-size-is-replaced")
 def _(bed):
     bed.kill_agent()
-    path = f"{bed.folder()}/map-addrs"
+    path = f"{bed.folder()}/map-conf"
     os.unlink(path)
-    sh("bpftool", "map", "create", path, "type", "hash", "key", "16", "value", "4", "entries", "7", "name", "addrs")
+    sh("bpftool", "map", "create", path, "type", "array", "key", "4", "value", "16", "entries", "1", "name", "conf")
     bed.start()
     bed.steer()
     equal(bed.status()["adopted"], "0", "adopted")
@@ -333,7 +332,7 @@ def _(bed):
 
 @row("missing-pin-is-made-again")
 def _(bed):
-    for name in ("lookup", "egress-2", "ingress-2", "map-flows"):
+    for name in ("lookup", "egress-2", "ingress-2", "map-conf"):
         bed.kill_agent()
         os.unlink(f"{bed.folder()}/{name}")
         if name == "lookup":  # a link without a pin goes from a work queue
@@ -617,6 +616,68 @@ def _(bed):
     same(bed.pod, before)
     equal(os.listdir(f"{bed.pins}/v1"), [], "pins")
     bed.direct()
+
+
+# --- what pods share ------------------------------------------------------------------------------------------------------------
+
+KEYED = ("confs", "addrs", "excluded", "listeners", "counters", "returning")
+
+
+def keys(bed):
+    """How many keys of each shared map there are."""
+    return {m: len(json.loads(sh("bpftool", "-j", "map", "dump", "pinned", f"{bed.pins}/v1-node/map-{m}"))) for m in KEYED}
+
+
+@row("shared-maps-hold-nothing-after-detach", attached=False)
+def _(bed):
+    before = keys(bed)
+    bed.steer("out=192.0.2.0/24")
+    bed.works(BOTH)
+    there = keys(bed)
+    check(all(there[m] > before[m] for m in KEYED if m != "returning"), f"keys of a steered pod: {there}")
+    bed.unsteer()
+    equal(keys(bed), before, "keys afterwards")
+
+
+@row("shared-maps-hold-nothing-of-a-dead-namespace")
+def _(bed):
+    before = keys(bed)
+    with extra(bed.net, "dead") as dead:
+        batch(dead.ns, "link set lo up")
+        bed.driver.ask("attach", "dead", f"/run/netns/{dead.ns}")
+        bed.driver.ask("forget", "dead")
+    until(lambda: bed.driver.ask("collect", bed.pod.uid) == "1", "one to collect")
+    equal(keys(bed), before, "keys afterwards")
+    bed.works()
+
+
+@row("another-pod-goes-and-this-one-stays")
+def _(bed):
+    before = keys(bed)
+    with extra(bed.net, "two") as two:
+        batch(two.ns, "link set lo up", f"link add eth0 type veth peer name v-two netns {bed.node.ns}", "link set eth0 up",
+              "addr add 10.71.1.9/32 dev eth0")
+        bed.driver.ask("attach", "two", f"/run/netns/{two.ns}")
+        check(keys(bed)["listeners"] > before["listeners"], "the other one has no listeners")
+        bed.driver.ask("detach", "two", "100")
+    equal(keys(bed), before, "keys afterwards")
+    bed.works(BOTH)
+
+
+@row("without-the-programs-of-the-node-nothing-passes")
+def _(bed):
+    path = f"{bed.pins}/v1-node/map-programs"
+    bed.works()
+    for i in range(4):
+        sh("bpftool", "map", "delete", "pinned", path, "key", str(i), "0", "0", "0")
+    for who, to in ((bed.pod, bed.remote.ip4), (bed.remote, bed.pod.ip4)):
+        with contextlib.suppress(TimeoutError):
+            who.connect(to, APP, timeout=1).close()
+            raise AssertionError("a connection was made")
+    bed.next_keeper()
+    bed.steer()
+    equal(bed.status()["adopted"], "1", "adopted")
+    bed.works()
 
 
 @row("pod-in-use-is-not-collected")

@@ -34,7 +34,7 @@ static int unsteer(struct steer_pod *p)
 	char why[STEER_WHY_MAX];
 	int e;
 
-	object_maps(&p->object, &p->pins);
+	object_open(&p->object, &p->pins);
 	pins_each(&p->pins, adopt_hook, p);
 	p->lookup = pin_get(&p->pins, "lookup", PIN_LINK, why);
 	p->stopping = p->routed = true;

@@ -112,11 +112,11 @@ int node_write(struct steer *s, char why[STEER_WHY_MAX])
 	uint32_t first = 0;
 	int e;
 
-	if (!s->agents_known && bpf_map_lookup_elem(s->map[MAP_NODE], &first, &node) == 0 &&
+	if (!s->agents_known && bpf_map_lookup_elem(s->shared.map[MAP_NODE], &first, &node) == 0 &&
 	    node.abi == STEER_ABI_VERSION)
 		return 0;
 	node = (struct steer_node){STEER_ABI_VERSION, s->mark_only, s->kubelet.cgroup};
-	e = bpf_map_update_elem(s->map[MAP_NODE], &first, &node, BPF_ANY);
+	e = bpf_map_update_elem(s->shared.map[MAP_NODE], &first, &node, BPF_ANY);
 	return e ? failed(why, e, "cannot write the node's configuration") : 0;
 }
 
@@ -150,16 +150,16 @@ static void prune(struct steer *s, bool all)
 	unsigned n = 0;
 
 	forget_dead(s);
-	while (n < STEER_ABI_AGENTS && bpf_map_get_next_key(s->map[MAP_AGENTS], at, &key) == 0) {
+	while (n < STEER_ABI_AGENTS && bpf_map_get_next_key(s->shared.map[MAP_AGENTS], at, &key) == 0) {
 		uint32_t pid;
 
-		if (bpf_map_lookup_elem(s->map[MAP_AGENTS], &key, &pid) == 0 && (all || !(pid & was_keeper)) &&
+		if (bpf_map_lookup_elem(s->shared.map[MAP_AGENTS], &key, &pid) == 0 && (all || !(pid & was_keeper)) &&
 		    !is_alive(pid & ~was_keeper) && !has_living(s, key))
 			stale[n++] = key;
 		at = &key;
 	}
 	while (n)
-		bpf_map_delete_elem(s->map[MAP_AGENTS], &stale[--n]);
+		bpf_map_delete_elem(s->shared.map[MAP_AGENTS], &stale[--n]);
 }
 
 void agents_prune(struct steer *s)
@@ -173,13 +173,13 @@ static int enter(struct steer *s, int pid, uint64_t cgroup)
 	uint32_t value = pid | (pid == getpid() ? was_keeper : 0), old;
 	int e;
 
-	if (bpf_map_lookup_elem(s->map[MAP_AGENTS], &cgroup, &old) == 0)
+	if (bpf_map_lookup_elem(s->shared.map[MAP_AGENTS], &cgroup, &old) == 0)
 		value |= old & was_keeper;
-	e = bpf_map_update_elem(s->map[MAP_AGENTS], &cgroup, &value, BPF_ANY);
+	e = bpf_map_update_elem(s->shared.map[MAP_AGENTS], &cgroup, &value, BPF_ANY);
 	if (s->n_agents < STEER_ABI_AGENTS)
 		s->agent[s->n_agents++] = (struct steer_agent){pid, cgroup};
 	prune(s, e == -E2BIG);
-	return e == -E2BIG ? bpf_map_update_elem(s->map[MAP_AGENTS], &cgroup, &value, BPF_ANY) : e;
+	return e == -E2BIG ? bpf_map_update_elem(s->shared.map[MAP_AGENTS], &cgroup, &value, BPF_ANY) : e;
 }
 
 static int fall_back(struct steer *s, const char *reason, char why[STEER_WHY_MAX])
@@ -199,7 +199,7 @@ int steer_agent_add(struct steer *s, int pid, char why[STEER_WHY_MAX])
 	uint64_t id;
 	int e;
 
-	if (s->map[MAP_AGENTS] < 0)
+	if (s->shared.map[MAP_AGENTS] < 0)
 		return 0; /* no BPF on this node */
 	e = cgroup_of(s, pid, path, &id);
 	if ((e == -ENOENT && kill(pid, 0) < 0) || e == -ESRCH)

@@ -42,7 +42,7 @@ static int check_devices(struct steer_pod *p, char why[STEER_WHY_MAX])
 
 static int check_pins(const struct steer_pod *p, char why[STEER_WHY_MAX])
 {
-	bool whole = pins_hold(&p->pins) && object_pinned(&p->object, &p->pins) && pin_there(&p->pins, PIN_LOOKUP) &&
+	bool whole = pins_hold(&p->pins) && object_pinned(&p->pins) && pin_there(&p->pins, PIN_LOOKUP) &&
 		     (p->existing < 0 || pin_there(&p->pins, PIN_EXISTING));
 
 	for (unsigned i = 0; i < p->n_devices; i++)
@@ -63,12 +63,13 @@ static int check_listeners(struct steer_pod *p, const struct steer_sockets *sock
 		   {STEER_TCP15008, STEER_L_HBONE, PORT_HBONE}};
 
 	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
+		struct steer_socket_key key = {.pod = p->ns.cookie, .which = all[i].at};
 		uint64_t there = 0, ours = 0;
 		socklen_t len = sizeof ours;
 		int fd = socks->fd[all[i].socket];
 
 		if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &ours, &len) < 0 ||
-		    bpf_map_lookup_elem(p->object.map[MAP_LISTENERS], &all[i].at, &there) < 0 || there != ours)
+		    bpf_map_lookup_elem(p->steer->shared.map[MAP_LISTENERS], &key, &there) < 0 || there != ours)
 			return seen_missing(why, "the listener of port %u is gone", all[i].port);
 	}
 	return 0;

@@ -12,15 +12,9 @@
 /* Its un-enrolment was asked for, and did not end. */
 static bool is_leaving(const struct pins *pins)
 {
-	char ignored[STEER_WHY_MAX];
-	struct steer_conf conf = {0};
-	uint32_t first = 0;
-	int fd = pin_get(pins, "map-conf", PIN_MAP, ignored);
-	bool read = fd >= 0 && map_has_size(fd, sizeof conf) && bpf_map_lookup_elem(fd, &first, &conf) == 0;
+	struct steer_conf conf;
 
-	if (fd >= 0)
-		close(fd);
-	return read && conf.flags & STEER_F_STOPPING;
+	return object_conf_read(pins, &conf) == 0 && conf.flags & STEER_F_STOPPING;
 }
 
 /* A folder of pins that nobody knows, locked. */
@@ -90,6 +84,8 @@ static int list_orphans(struct steer *s, struct orphans *o, bool (*known)(void *
 /* 1 if it is gone. Takes the pins. */
 static unsigned collect_one(struct steer *s, struct orphan *o, const struct netns_sought *ns, unsigned *dying)
 {
+	struct steer_conf conf;
+
 	if (ns->inode && ns->fd == -ENOENT) {
 		/* Connections that nobody has open any more keep a namespace until they have timed out. */
 		*dying += 1;
@@ -107,6 +103,8 @@ static unsigned collect_one(struct steer *s, struct orphan *o, const struct netn
 		pins_close(&o->pins);
 		return 0;
 	}
+	if (object_conf_read(&o->pins, &conf) == 0)
+		shared_forget(&s->shared, conf.netns_cookie, conf.owner);
 	pins_remove(&o->pins);
 	return 1;
 }
@@ -119,7 +117,7 @@ int steer_collect(struct steer *s, bool (*known)(void *arg, const char *uid), vo
 
 	if (dying)
 		*dying = 0;
-	if (s->map[MAP_NODE] < 0)
+	if (s->shared.map[MAP_NODE] < 0)
 		return 0;
 	agents_prune(s);
 	e = list_orphans(s, &o, known, arg);

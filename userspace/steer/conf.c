@@ -23,14 +23,15 @@ struct steer_addr to_steer_addr(const struct addr *a)
 
 int pod_conf_read(const struct steer_pod *p, struct steer_conf *out)
 {
-	uint32_t first = 0;
+	return object_conf(&p->object, out);
+}
 
-	if (p->object.map[MAP_CONF] < 0)
-		return -ENOENT;
-	/* Another version's, pinned: the kernel would write past `out`. */
-	if (!map_has_size(p->object.map[MAP_CONF], sizeof *out))
-		return -EINVAL;
-	return bpf_map_lookup_elem(p->object.map[MAP_CONF], &first, out);
+int pod_conf_store(struct steer_pod *p, const struct steer_conf *conf)
+{
+	uint32_t first = 0;
+	int e = bpf_map_update_elem(p->object.conf, &first, conf, BPF_ANY);
+
+	return e ? e : bpf_map_update_elem(p->steer->shared.map[MAP_CONFS], &p->ns.cookie, conf, BPF_ANY);
 }
 
 static void conf_fill(const struct steer_pod *p, struct steer_conf *out)
@@ -58,41 +59,42 @@ static void conf_fill(const struct steer_pod *p, struct steer_conf *out)
 		out->node_addr[i] = to_steer_addr(&c->node_addrs[i]);
 }
 
-static struct steer_prefix to_steer_prefix(const struct prefix *p)
+static struct steer_prefix to_steer_prefix(const struct steer_pod *p, const struct prefix *of)
 {
-	return (struct steer_prefix){(addr_is4(&p->ip) ? 96 : 0) + p->len, to_steer_addr(&p->ip)};
+	struct steer_prefix out = {.len = STEER_PREFIX_POD + (addr_is4(&of->ip) ? 96 : 0) + of->len,
+				   .addr = to_steer_addr(&of->ip)};
+
+	memcpy(out.pod, &p->ns.cookie, sizeof out.pod);
+	return out;
 }
 
-static bool wanted(const struct steer_config *c, const struct steer_prefix *key)
+/* Is it this pod's, and not to be? */
+static bool is_stale(void *arg, const void *key)
 {
+	const struct steer_pod *p = arg;
+	const struct steer_config *c = &p->config;
+	const struct steer_prefix *is = key;
+
+	if (memcmp(is->pod, &p->ns.cookie, sizeof is->pod) != 0)
+		return false;
 	for (unsigned i = 0; i < c->n_exclude_outbound && i < STEER_EXCLUDES_MAX; i++) {
-		struct steer_prefix want = to_steer_prefix(&c->exclude_outbound[i]);
+		struct steer_prefix want = to_steer_prefix(p, &c->exclude_outbound[i]);
 
-		if (!memcmp(&want, key, sizeof want))
-			return true;
+		if (!memcmp(&want, is, sizeof want))
+			return false;
 	}
-	return false;
+	return true;
 }
 
-/* First what goes: the map is no larger than the list. */
 static int excluded_write(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
-	int map = p->object.map[MAP_EXCLUDED], e = 0;
-	struct steer_prefix key, stale[STEER_ABI_PREFIXES];
-	void *at = NULL;
-	unsigned n = 0;
+	int map = p->steer->shared.map[MAP_EXCLUDED], e = 0;
 
-	while (n < STEER_ABI_PREFIXES && bpf_map_get_next_key(map, at, &key) == 0) {
-		if (!wanted(&p->config, &key))
-			stale[n++] = key;
-		at = &key;
-	}
-	while (n)
-		bpf_map_delete_elem(map, &stale[--n]);
+	shared_prune(map, is_stale, p);
 	for (unsigned i = 0; i < p->config.n_exclude_outbound && i < STEER_EXCLUDES_MAX && !e; i++) {
+		struct steer_prefix key = to_steer_prefix(p, &p->config.exclude_outbound[i]);
 		uint32_t one = 1;
 
-		key = to_steer_prefix(&p->config.exclude_outbound[i]);
 		e = bpf_map_update_elem(map, &key, &one, BPF_ANY);
 	}
 	return e ? failed(why, e, "cannot write the excluded destinations") : 0;
@@ -101,13 +103,13 @@ static int excluded_write(struct steer_pod *p, char why[STEER_WHY_MAX])
 int pod_conf_write(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	struct steer_conf conf = {};
-	uint32_t first = 0;
 	int e = pod_conf_read(p, &conf);
 
 	conf.abi = STEER_ABI_VERSION;
 	conf.netns_cookie = p->ns.cookie;
+	conf.owner = shared_owner(p->uid);
 	conf_fill(p, &conf);
 	if (!e)
-		e = bpf_map_update_elem(p->object.map[MAP_CONF], &first, &conf, BPF_ANY);
+		e = pod_conf_store(p, &conf);
 	return e ? failed(why, e, "cannot write the configuration") : excluded_write(p, why);
 }

@@ -29,22 +29,34 @@ static const char *name_of(unsigned id)
 	return lower[id];
 }
 
+int counters_begin(const struct steer_pod *p, bool kept, char why[STEER_WHY_MAX])
+{
+	int cpus = libbpf_num_possible_cpus(), e;
+	struct steer_counts *none = cpus > 0 ? calloc(cpus, sizeof *none) : NULL;
+
+	if (!none)
+		return failed(why, -ENOMEM, "counters");
+	e = bpf_map_update_elem(p->steer->shared.map[MAP_COUNTERS], &p->ns.cookie, none, kept ? BPF_NOEXIST : BPF_ANY);
+	free(none);
+	return e && e != -EEXIST ? failed(why, e, "cannot make counters") : 0;
+}
+
 unsigned steer_counters(struct steer_pod *p, struct steer_counter *out, unsigned max)
 {
 	int cpus = libbpf_num_possible_cpus();
-	uint64_t *values;
+	struct steer_counts *counts;
 
 	if (p->mode != STEER_BPF || cpus <= 0)
 		return 0;
-	values = calloc(cpus, sizeof *values);
-	if (!values)
+	counts = calloc(cpus, sizeof *counts);
+	if (!counts)
 		return 0;
+	bpf_map_lookup_elem(p->steer->shared.map[MAP_COUNTERS], &p->ns.cookie, counts);
 	for (uint32_t id = 0; id < STEER_COUNTERS && id < max; id++) {
 		out[id] = (struct steer_counter){name_of(id), helps[id], kinds[id], 0};
-		if (bpf_map_lookup_elem(p->object.map[MAP_COUNTERS], &id, values) == 0)
-			for (int i = 0; i < cpus; i++)
-				out[id].value += values[i];
+		for (int i = 0; i < cpus; i++)
+			out[id].value += counts[i].n[id];
 	}
-	free(values);
+	free(counts);
 	return STEER_COUNTERS;
 }

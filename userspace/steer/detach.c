@@ -69,7 +69,7 @@ static void finish(struct steer_pod *p, int e)
 int pod_reset(struct steer_pod *p)
 {
 	struct sweep sweep = {0};
-	int e = diag_each(p->object.map[MAP_FLOWS], DIAG_CONNECTED, on_reset, &sweep);
+	int e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_reset, &sweep);
 
 	if (!e)
 		e = sweep.e;
@@ -110,7 +110,7 @@ static void on_drain(struct timer *t)
 	int e = pod_enter(p, ignored);
 
 	if (!e)
-		e = diag_each(p->object.map[MAP_FLOWS], DIAG_CONNECTED, on_left, &sweep);
+		e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_left, &sweep);
 	netns_home();
 	/* What cannot be counted may still be there. */
 	p->quiet = e || sweep.n ? 0 : p->quiet + 1;

@@ -114,7 +114,7 @@ int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char wh
 		return e;
 	note.map = p->existing;
 	if (!has_only(ours))
-		e = diag_each(p->object.map[MAP_FLOWS], DIAG_CONNECTED, on_socket, &note);
+		e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_socket, &note);
 	if (!e)
 		e = note.e;
 	p->idle = !e && !note.n;
@@ -165,7 +165,7 @@ static bool on_other(void *arg, const struct diag_socket *s)
 int existing_reset_others(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	struct note note = {.p = p, .map = p->existing};
-	int e = diag_each(p->object.map[MAP_FLOWS], DIAG_CONNECTED, on_other, &note);
+	int e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_other, &note);
 
 	if (!e)
 		e = note.e;

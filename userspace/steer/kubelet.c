@@ -112,9 +112,9 @@ static int load(struct steer *s, const char *path, char why[STEER_WHY_MAX])
 	if (!skel || cgroup < 0)
 		e = -errno;
 	if (!e)
-		e = bpf_map__reuse_fd(skel->maps.node, s->map[MAP_NODE]);
+		e = bpf_map__reuse_fd(skel->maps.node, s->shared.map[MAP_NODE]);
 	if (!e)
-		e = bpf_map__reuse_fd(skel->maps.probes, s->map[MAP_PROBES]);
+		e = bpf_map__reuse_fd(skel->maps.probes, s->shared.map[MAP_PROBES]);
 	if (!e)
 		e = probe_bpf__load(skel);
 	if (!e)

@@ -1,27 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The BPF objects of a pod: maps, its own or those that are pinned, and programs over them. Programs are always loaded
- * anew and compared with what is attached, so a keeper of another version replaces what differs. */
+/* The BPF objects of a pod: its configuration, and the programs that are attached in it. Programs are always loaded anew
+ * and compared with what is attached, so a keeper of another version replaces what differs. */
 #include <bpf/bpf.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "steer/steer_internal.h"
+
+static const char conf_pin[] = "map-conf", older_pin[] = "map-existing";
 
 void object_init(struct object *o)
 {
 	for (unsigned i = 0; i < PROGS; i++)
 		o->prog[i] = -1;
-	for (unsigned i = 0; i < POD_MAPS; i++)
-		o->map[i] = -1;
-}
-
-static void maps_close(struct object *o)
-{
-	for (unsigned i = 0; i < POD_MAPS; i++) {
-		if (o->map[i] >= 0)
-			close(o->map[i]);
-		o->map[i] = -1;
-	}
+	o->conf = -1;
 }
 
 void object_close(struct object *o)
@@ -29,162 +20,142 @@ void object_close(struct object *o)
 	for (unsigned i = 0; i < PROGS; i++)
 		if (o->prog[i] >= 0)
 			close(o->prog[i]);
-	maps_close(o);
+	if (o->conf >= 0)
+		close(o->conf);
 	object_init(o);
 }
 
-static void pin_name(char name[PIN_NAME_MAX], unsigned map)
+static int conf_make(char why[STEER_WHY_MAX])
 {
-	snprintf(name, PIN_NAME_MAX, "map-%s", template_map_name(map));
+	int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "conf", sizeof(uint32_t), sizeof(struct steer_conf), 1, NULL);
+
+	return fd < 0 ? failed(why, fd, "cannot make the BPF map conf") : fd;
 }
 
-bool map_has_size(int fd, uint32_t value_size)
+/* Another version's may be larger: the kernel would write past `out`. */
+static int conf_read(int fd, struct steer_conf *out)
 {
 	struct bpf_map_info info = {};
-	uint32_t len = sizeof info;
+	uint32_t len = sizeof info, first = 0;
 
-	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.value_size == value_size;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.type != BPF_MAP_TYPE_ARRAY || info.value_size != sizeof *out)
+		return -EINVAL;
+	return bpf_map_lookup_elem(fd, &first, out);
 }
 
-static bool conf_fits(int fd)
+int object_conf(const struct object *o, struct steer_conf *out)
 {
-	struct steer_conf conf;
-	uint32_t first = 0;
+	return o->conf < 0 ? -ENOENT : conf_read(o->conf, out);
+}
 
-	return bpf_map_lookup_elem(fd, &first, &conf) == 0 && conf.abi == STEER_ABI_VERSION;
+int object_conf_read(const struct pins *pins, struct steer_conf *out)
+{
+	char ignored[STEER_WHY_MAX];
+	int fd = pin_get(pins, conf_pin, PIN_MAP, ignored), e;
+
+	if (fd < 0)
+		return fd;
+	e = conf_read(fd, out);
+	close(fd);
+	return e;
+}
+
+void object_open(struct object *o, const struct pins *pins)
+{
+	char ignored[STEER_WHY_MAX];
+
+	object_init(o);
+	o->conf = pin_get(pins, conf_pin, PIN_MAP, ignored);
 }
 
 /* --- loading -------------------------------------------------------------------------------------------- */
 
-/* All or none: flags of sockets and counters belong to one generation. */
-static int maps_find(struct object *o, const struct template *t, const struct pins *pins, bool *kept,
-		     char why[STEER_WHY_MAX])
+static int conf_find(struct object *o, const struct pins *pins, bool *kept, char why[STEER_WHY_MAX])
 {
-	*kept = true;
-	for (unsigned i = 0; i < POD_MAPS; i++) {
-		char name[PIN_NAME_MAX];
+	struct steer_conf conf;
 
-		pin_name(name, i);
-		o->map[i] = pin_get(pins, name, PIN_MAP, why);
-		if (o->map[i] < 0 && o->map[i] != -ENOENT)
-			return o->map[i];
-		if (o->map[i] < 0 || !template_map_fits(t, i, o->map[i]) || (i == MAP_CONF && !conf_fits(o->map[i])))
-			*kept = false;
-	}
-	return 0;
+	o->conf = pin_get(pins, conf_pin, PIN_MAP, why);
+	if (o->conf < 0 && o->conf != -ENOENT)
+		return o->conf;
+	*kept = o->conf >= 0 && conf_read(o->conf, &conf) == 0 && conf.abi == STEER_ABI_VERSION;
+	if (*kept)
+		return 0;
+	if (o->conf >= 0)
+		close(o->conf);
+	o->conf = conf_make(why);
+	return o->conf < 0 ? o->conf : 0;
 }
 
-static int maps_make(struct object *o, const struct template *t, char why[STEER_WHY_MAX])
+static int entries_load(struct object *o, const struct shared *s, uint64_t pod, enum steer_prog one,
+			enum steer_prog two, char why[STEER_WHY_MAX])
 {
-	maps_close(o);
-	for (unsigned i = 0; i < POD_MAPS; i++) {
-		o->map[i] = template_map(t, i);
-		if (o->map[i] < 0)
-			return failed(why, o->map[i], "cannot make the BPF map %s", template_map_name(i));
-	}
-	return 0;
-}
+	const enum steer_prog both[] = {one, two};
 
-static bool is_l3(unsigned prog)
-{
-	return prog == PROG_EGRESS_L3 || prog == PROG_INGRESS_L3;
-}
-
-/* Those for devices without Ethernet headers, or the others. */
-static int progs_load(struct object *o, const struct template *t, const int *node_maps, bool l3,
-		      char why[STEER_WHY_MAX])
-{
-	for (unsigned i = 0; i < PROGS; i++) {
-		if (is_l3(i) != l3 || o->prog[i] >= 0)
+	for (unsigned i = 0; i < 2; i++) {
+		if (o->prog[both[i]] >= 0)
 			continue;
-		o->prog[i] = template_prog(t, i, o->map, node_maps, why);
-		if (o->prog[i] < 0)
-			return o->prog[i];
+		o->prog[both[i]] = template_entry(both[i], pod, s->map[MAP_PROGRAMS], why);
+		if (o->prog[both[i]] < 0)
+			return o->prog[both[i]];
 	}
 	return 0;
 }
 
-int object_load(struct object *o, const struct template *t, const struct pins *pins, const int *node_maps, bool *kept,
+int object_load(struct object *o, const struct shared *s, const struct pins *pins, uint64_t pod, bool *kept,
 		char why[STEER_WHY_MAX])
 {
 	int e;
 
 	object_init(o);
-	e = maps_find(o, t, pins, kept, why);
-	if (!e && !*kept)
-		e = maps_make(o, t, why);
+	e = conf_find(o, pins, kept, why);
 	if (!e)
-		e = progs_load(o, t, node_maps, false, why);
-	if (e)
-		object_close(o);
-	return e;
-}
-
-int object_load_new(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX])
-{
-	int e;
-
-	object_init(o);
-	e = maps_make(o, t, why);
-	if (!e)
-		e = progs_load(o, t, node_maps, false, why);
-	if (e)
-		object_close(o);
-	return e;
-}
-
-int object_load_l3(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX])
-{
-	return progs_load(o, t, node_maps, true, why);
-}
-
-void object_maps(struct object *o, const struct pins *pins)
-{
-	object_init(o);
-	for (unsigned i = 0; i < POD_MAPS; i++) {
-		char name[PIN_NAME_MAX], ignored[STEER_WHY_MAX];
-
-		pin_name(name, i);
-		o->map[i] = pin_get(pins, name, PIN_MAP, ignored);
+		e = entries_load(o, s, pod, PROG_EGRESS, PROG_INGRESS, why);
+	if (!e) {
+		o->prog[PROG_LOOKUP] = template_prog(s->template, PROG_LOOKUP, pod, s->map, why);
+		e = o->prog[PROG_LOOKUP] < 0 ? o->prog[PROG_LOOKUP] : 0;
 	}
+	if (e)
+		object_close(o);
+	return e;
+}
+
+int object_load_l3(struct object *o, const struct shared *s, uint64_t pod, char why[STEER_WHY_MAX])
+{
+	return entries_load(o, s, pod, PROG_EGRESS_L3, PROG_INGRESS_L3, why);
+}
+
+static void drop_older(void *arg, const char *name)
+{
+	if (!strncmp(name, "map-", 4) && strcmp(name, conf_pin) != 0 && strcmp(name, older_pin) != 0)
+		pin_drop(arg, name);
 }
 
 int object_pin(const struct object *o, const struct pins *pins, char why[STEER_WHY_MAX])
 {
-	int e = 0;
+	int e = pin_put(pins, conf_pin, o->conf, why);
 
-	for (unsigned i = 0; i < POD_MAPS && !e; i++) {
-		char name[PIN_NAME_MAX];
-
-		pin_name(name, i);
-		e = pin_put(pins, name, o->map[i], why);
-	}
+	if (!e && pins->existed)
+		pins_each(pins, drop_older, (void *)pins);
 	return e;
 }
 
-bool object_pinned(const struct object *o, const struct pins *pins)
+bool object_pinned(const struct pins *pins)
 {
-	bool all = true;
-
-	for (unsigned i = 0; i < POD_MAPS && all; i++) {
-		char name[PIN_NAME_MAX];
-
-		pin_name(name, i);
-		all = pin_there(pins, name);
-	}
-	return all;
+	return pin_there(pins, conf_pin);
 }
 
 /* --- comparing ------------------------------------------------------------------------------------------ */
 
 struct prog_identity {
 	uint8_t tag[BPF_TAG_SIZE];
-	uint32_t n, maps[POD_MAPS + NODE_MAPS];
+	uint32_t n, maps[NODE_MAPS];
 };
 
 static int identify(int fd, struct prog_identity *out)
 {
-	struct bpf_prog_info info = {.map_ids = (uintptr_t)out->maps, .nr_map_ids = POD_MAPS + NODE_MAPS};
+	struct bpf_prog_info info = {.map_ids = (uintptr_t)out->maps, .nr_map_ids = NODE_MAPS};
 	uint32_t len = sizeof info;
 
 	memset(out->maps, 0, sizeof out->maps);
@@ -222,46 +193,4 @@ bool prog_is_ours(uint32_t id)
 	e = bpf_obj_get_info_by_fd(fd, &info, &len);
 	close(fd);
 	return !e && !strncmp(info.name, "steer_", 6);
-}
-
-/* --- the node's maps ------------------------------------------------------------------------------------ */
-
-static int node_map_open(const struct template *t, unsigned map, const char *dir, char why[STEER_WHY_MAX])
-{
-	char path[PIN_PATH_MAX];
-	int fd, e;
-
-	snprintf(path, sizeof path, "%s/map-%s", dir, template_map_name(map));
-	fd = pin_get_path(path, PIN_MAP, why);
-	if (fd >= 0 && template_map_fits(t, map, fd))
-		return fd;
-	if (fd >= 0)
-		close(fd);
-	else if (fd != -ENOENT)
-		return fd;
-	fd = template_map(t, map);
-	if (fd < 0)
-		return failed(why, fd, "cannot make the BPF map %s", template_map_name(map));
-	e = pin_put_path(path, fd, why);
-	if (e)
-		close(fd);
-	return e ? e : fd;
-}
-
-int node_maps_open(int node_maps[NODE_MAPS], const struct template *t, const char *pin_dir, char why[STEER_WHY_MAX])
-{
-	char dir[PIN_PATH_MAX];
-
-	for (unsigned i = 0; i < NODE_MAPS; i++)
-		node_maps[i] = -1;
-	if ((size_t)snprintf(dir, sizeof dir, "%s/v1-node", pin_dir) >= sizeof dir - PIN_NAME_MAX)
-		return failed(why, -ENAMETOOLONG, "%.64s...", pin_dir);
-	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		return failed(why, -errno, "cannot make %s", dir);
-	for (unsigned i = 0; i < NODE_MAPS; i++) {
-		node_maps[i] = node_map_open(t, POD_MAPS + i, dir, why);
-		if (node_maps[i] < 0)
-			return node_maps[i];
-	}
-	return 0;
 }

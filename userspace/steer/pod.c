@@ -36,16 +36,19 @@ static int set_sockets(struct steer_pod *p, const struct steer_sockets *socks, c
 		[STEER_L_HBONE] = STEER_TCP15008,
 	};
 
-	for (uint32_t i = 0; i < STEER_LISTENERS; i++) {
-		uint64_t fd = socks->fd[which[i]];
+	struct steer_socket_key key = {.pod = p->ns.cookie};
+	int map = p->steer->shared.map[MAP_LISTENERS];
+
+	for (; key.which < STEER_LISTENERS; key.which++) {
+		uint64_t fd = socks->fd[which[key.which]];
 		int e = 0;
 
-		if (socks->fd[which[i]] >= 0)
-			e = bpf_map_update_elem(p->object.map[MAP_LISTENERS], &i, &fd, BPF_ANY);
+		if (socks->fd[which[key.which]] >= 0)
+			e = bpf_map_update_elem(map, &key, &fd, BPF_ANY);
 		else
-			bpf_map_delete_elem(p->object.map[MAP_LISTENERS], &i);
+			bpf_map_delete_elem(map, &key);
 		if (e < 0)
-			return failed(why, e, "listener %u cannot enter the socket map", i);
+			return failed(why, e, "listener %u cannot enter the socket map", key.which);
 	}
 	return 0;
 }
@@ -54,7 +57,7 @@ static int set_sockets(struct steer_pod *p, const struct steer_sockets *socks, c
 static int set_accept_local(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	struct steer_conf conf;
-	uint32_t value, first = 0;
+	uint32_t value;
 	int e = rtnl_accept_local_get(&value);
 
 	if (!e)
@@ -62,7 +65,7 @@ static int set_accept_local(struct steer_pod *p, char why[STEER_WHY_MAX])
 	if (!e && !conf.state_known) {
 		conf.old_accept_local = value;
 		conf.state_known = 1;
-		e = bpf_map_update_elem(p->object.map[MAP_CONF], &first, &conf, BPF_ANY);
+		e = pod_conf_store(p, &conf);
 	}
 	if (!e && !value)
 		e = rtnl_accept_local_set(1);
@@ -85,29 +88,25 @@ int pod_route(char why[STEER_WHY_MAX])
 /* Where a lookup link is, it knows; else the configuration does. */
 static bool pins_are_here(const struct steer_pod *p)
 {
-	char ignored[STEER_WHY_MAX];
-	struct steer_conf conf = {};
+	struct steer_conf conf;
 	uint64_t inode = 0;
-	uint32_t first = 0;
-	int fd;
 
 	if (lookup_pinned(&p->pins, &inode) >= 0)
 		return inode == p->ns.inode;
-	fd = pin_get(&p->pins, "map-conf", PIN_MAP, ignored);
-	if (fd < 0)
-		return false;
-	if (!map_has_size(fd, sizeof conf) || bpf_map_lookup_elem(fd, &first, &conf) < 0)
-		conf.abi = 0;
-	close(fd);
-	return conf.abi == STEER_ABI_VERSION && conf.netns_cookie == p->ns.cookie;
+	return object_conf_read(&p->pins, &conf) == 0 && conf.abi == STEER_ABI_VERSION &&
+	       conf.netns_cookie == p->ns.cookie;
 }
 
 /* Pins of the same UID for another namespace (a sandbox made anew) hold nothing up here, and their links must not
  * be taken for ours: devices have the same numbers everywhere. */
 static void drop_strangers(struct steer_pod *p)
 {
+	struct steer_conf conf;
+
 	if (!p->pins.existed || pins_are_here(p))
 		return;
+	if (object_conf_read(&p->pins, &conf) == 0)
+		shared_forget(&p->steer->shared, conf.netns_cookie, conf.owner);
 	pins_each(&p->pins, pins_drop_one, &p->pins);
 	p->pins.existed = false;
 }
@@ -123,16 +122,20 @@ static int climb(struct steer_pod *p, const struct steer_sockets *socks, char wh
 		return e;
 	drop_strangers(p);
 	e = lookup_refuse_second(p, why);
-	if (!e && (p->pins.existed || !spares_take(p->steer->spares, &p->object)))
-		e = object_load(&p->object, p->steer->template, &p->pins, p->steer->map, &p->adopted, why);
+	if (!e)
+		e = object_load(&p->object, &p->steer->shared, &p->pins, p->ns.cookie, &p->adopted, why);
 	if (!e)
 		e = pod_conf_write(p, why);
+	if (!e)
+		e = counters_begin(p, p->adopted, why);
 	if (!e)
 		e = object_pin(&p->object, &p->pins, why);
 	if (!e)
 		e = set_sockets(p, socks, why);
 	if (!e)
 		e = pod_addrs(p, why);
+	if (!e && p->pins.existed)
+		pod_addrs_prune(p);
 	if (!e)
 		e = existing_note(p, socks, why);
 	if (!e) {
@@ -174,6 +177,7 @@ void pod_unwind(struct steer_pod *p)
 		rtnl_rule(families[i], CULVERT_MARK_LOCAL, CULVERT_MARK_MASK, STEER_TABLE, STEER_PRIORITY, false);
 		rtnl_local_route(families[i], STEER_TABLE, false);
 	}
+	shared_forget(&p->steer->shared, p->ns.cookie, shared_owner(p->uid));
 	pins_remove(&p->pins);
 	netns_home();
 }
@@ -236,6 +240,8 @@ int steer_attach(struct steer *s, struct steer_pod **out, const char *uid, enum 
 	}
 	if (mode == STEER_IPTABLES) {
 		e = iptables_apply(p->netns, ns, c, true, why);
+	} else if (!ns->cookie) {
+		e = failed(why, -EOPNOTSUPP, "%s: this kernel does not number namespaces (Linux 5.14)", uid);
 	} else {
 		e = climb(p, socks, why);
 		/* A pod that was steered before stays so: better an old configuration than plaintext. */

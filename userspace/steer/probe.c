@@ -14,25 +14,23 @@
 #include "steer/steer_internal.h"
 
 struct probe {
-	struct template *template;
-	struct object object;
-	int node_map[NODE_MAPS];
+	struct shared shared;
+	int lookup, entry; /* programs */
 	int link, listener, result;
 	bool found;
 	char *why;
 };
 
+/* Any pod: nothing of it is entered. */
 static int probe_load(struct probe *p)
 {
-	int e = template_make(&p->template, p->why);
+	int e = shared_open(&p->shared, NULL, p->why);
 
-	for (unsigned i = 0; i < NODE_MAPS && !e; i++) {
-		p->node_map[i] = template_map(p->template, POD_MAPS + i);
-		if (p->node_map[i] < 0)
-			e = failed(p->why, p->node_map[i], "cannot make the BPF map %s",
-				   template_map_name(POD_MAPS + i));
-	}
-	return e ? e : object_load_new(&p->object, p->template, p->node_map, p->why);
+	if (!e)
+		e = p->lookup = template_prog(p->shared.template, PROG_LOOKUP, 0, p->shared.map, p->why);
+	if (e >= 0)
+		e = p->entry = template_entry(PROG_INGRESS, 0, p->shared.map[MAP_PROGRAMS], p->why);
+	return e < 0 ? e : 0;
 }
 
 static int probe_attach(struct probe *p)
@@ -41,18 +39,18 @@ static int probe_attach(struct probe *p)
 
 	if (netns < 0)
 		return failed(p->why, -errno, "cannot open a network namespace in /proc");
-	p->link = bpf_link_create(p->object.prog[PROG_LOOKUP], netns, BPF_SK_LOOKUP, NULL);
+	p->link = bpf_link_create(p->lookup, netns, BPF_SK_LOOKUP, NULL);
 	e = p->link < 0 ? -errno : 0;
 	close(netns);
 	if (e)
 		return failed(p->why, e, "this kernel has no sk_lookup programs (Linux 5.9)");
-	return hook_probe(p->object.prog[PROG_INGRESS], p->why);
+	return hook_probe(p->entry, p->why);
 }
 
 static int probe_listener(struct probe *p)
 {
 	struct sock_listen how = {{addr_any6, PORT_OUTBOUND}, CULVERT_MARK_AGENT, true, false};
-	uint32_t key = STEER_L_OUTBOUND;
+	struct steer_socket_key key = {.which = STEER_L_OUTBOUND};
 	uint64_t value;
 	int e;
 
@@ -60,7 +58,7 @@ static int probe_listener(struct probe *p)
 	if (p->listener < 0)
 		return failed(p->why, p->listener, "cannot open a marked, transparent listener");
 	value = p->listener;
-	e = bpf_map_update_elem(p->object.map[MAP_LISTENERS], &key, &value, BPF_ANY);
+	e = bpf_map_update_elem(p->shared.map[MAP_LISTENERS], &key, &value, BPF_ANY);
 	return e ? failed(p->why, e, "this kernel takes no listener into a SOCKMAP (Linux 5.7)") : 0;
 }
 
@@ -75,7 +73,7 @@ static bool on_listener(void *arg, const struct diag_socket *s)
 
 static int probe_diag(struct probe *p)
 {
-	int e = diag_each(p->object.map[MAP_FLOWS], 1u << DIAG_LISTEN, on_listener, p);
+	int e = diag_each(p->shared.map[MAP_FLOWS], 1u << DIAG_LISTEN, on_listener, p);
 
 	if (!e && !p->found)
 		e = -ENOENT;
@@ -122,12 +120,11 @@ static void *probe_thread(void *arg)
 
 int steer_probe(char why[STEER_WHY_MAX])
 {
-	struct probe p = {.link = -1, .listener = -1, .why = why};
+	struct probe p = {.lookup = -1, .entry = -1, .link = -1, .listener = -1, .why = why};
 	pthread_t thread;
 	int e;
 
-	object_init(&p.object);
-	memset(p.node_map, -1, sizeof p.node_map);
+	shared_init(&p.shared);
 	e = pthread_create(&thread, NULL, probe_thread, &p);
 	if (e)
 		return failed(why, -e, "cannot start a thread");
@@ -136,10 +133,10 @@ int steer_probe(char why[STEER_WHY_MAX])
 		close(p.link);
 	if (p.listener >= 0)
 		close(p.listener);
-	object_close(&p.object);
-	for (unsigned i = 0; i < NODE_MAPS; i++)
-		if (p.node_map[i] >= 0)
-			close(p.node_map[i]);
-	template_free(p.template);
+	if (p.lookup >= 0)
+		close(p.lookup);
+	if (p.entry >= 0)
+		close(p.entry);
+	shared_close(&p.shared);
 	return p.result;
 }

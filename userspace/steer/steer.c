@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What the pods of a node share: the pin directory, the node's maps, the kubelet's exemption. */
+/* The node: the pin directory, what pods share, the kubelet's exemption. */
 #include "steer/steer.h"
 
 #include <bpf/bpf.h>
@@ -20,11 +20,11 @@ static int open_bpf(struct steer *s, char why[STEER_WHY_MAX])
 	int e = pins_mount(s->pin_dir, why);
 
 	if (!e)
-		e = template_make(&s->template, why);
-	if (!e)
-		e = node_maps_open(s->map, s->template, s->pin_dir, why);
+		e = shared_open(&s->shared, s->pin_dir, why);
 	if (!e)
 		e = node_write(s, why);
+	if (e)
+		shared_close(&s->shared);
 	if (e && s->mode == STEER_IPTABLES) {
 		log_debug(STEER_LOG, "no BPF steering: %s", why);
 		return 0;
@@ -48,8 +48,7 @@ int steer_open(struct steer **out, struct loop *l, const struct steer_options *o
 	s->pin_dir = copy(o->pin_dir);
 	s->kubelet_cgroup = copy(o->kubelet_cgroup);
 	s->cgroup_root = copy(o->cgroup_root);
-	for (unsigned i = 0; i < NODE_MAPS; i++)
-		s->map[i] = -1;
+	shared_init(&s->shared);
 	if (!s->pin_dir || !s->kubelet_cgroup != !o->kubelet_cgroup || !s->cgroup_root != !o->cgroup_root)
 		e = failed(why, -ENOMEM, "steering");
 	else
@@ -58,10 +57,8 @@ int steer_open(struct steer **out, struct loop *l, const struct steer_options *o
 		steer_close(s);
 		return e;
 	}
-	if (s->map[MAP_NODE] >= 0)
+	if (s->shared.map[MAP_NODE] >= 0)
 		kubelet_start(s);
-	if (s->mode == STEER_BPF)
-		s->spares = spares_start(s->template, s->map);
 	if (s->hook == STEER_HOOK_AUTO && hook_has_tcx()) {
 		s->hook = STEER_HOOK_TCX;
 		s->swift = true;
@@ -75,12 +72,8 @@ void steer_close(struct steer *s)
 	if (!s)
 		return;
 	kubelet_stop(s);
-	spares_stop(s->spares);
 	settle_stop(s);
-	for (unsigned i = 0; i < NODE_MAPS; i++)
-		if (s->map[i] >= 0)
-			close(s->map[i]);
-	template_free(s->template);
+	shared_close(&s->shared);
 	free(s->pin_dir);
 	free(s->kubelet_cgroup);
 	free(s->cgroup_root);
@@ -93,6 +86,5 @@ void steer_facts(const struct steer *s, struct steer_facts *out)
 	out->mark_only = s->mark_only;
 	out->tcx = s->hook == STEER_HOOK_TCX;
 	out->kubelet_exempt = s->kubelet.exempt;
-	out->spares = spares_count(s->spares);
 	memcpy(out->kubelet_how, s->kubelet.how, sizeof out->kubelet_how);
 }

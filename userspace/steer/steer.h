@@ -75,7 +75,6 @@ struct steer_options {
 struct steer_facts {	/* for status */
 	bool mark_only; /* the host cannot tell cgroups apart: the agent's mark alone counts */
 	bool tcx, kubelet_exempt;
-	unsigned spares; /* sets of programs that were loaded ahead of need */
 	char kubelet_how[128];
 };
 int steer_open(struct steer **out, struct loop *l, const struct steer_options *o, char why[STEER_WHY_MAX]);

@@ -40,11 +40,14 @@ static inline int __attribute__((format(printf, 3, 4))) failed(char why[STEER_WH
 	return e;
 }
 
-/* --- maps and programs (template.c) --------------------------------------------------------------------- */
+/* --- maps and programs as the kernel takes them (template.c) ---------------------------------------------- */
 
 enum steer_prog { PROG_EGRESS, PROG_EGRESS_L3, PROG_INGRESS, PROG_INGRESS_L3, PROG_LOOKUP, PROGS };
-enum steer_map {
-	MAP_CONF,
+enum node_map {
+	MAP_NODE,
+	MAP_PROBES,
+	MAP_AGENTS,
+	MAP_CONFS,
 	MAP_ADDRS,
 	MAP_EXCLUDED,
 	MAP_LISTENERS,
@@ -52,61 +55,63 @@ enum steer_map {
 	MAP_COUNTERS,
 	MAP_ASKING,
 	MAP_RETURNING,
-	POD_MAPS
+	MAP_PROGRAMS,
+	NODE_MAPS
 };
-enum node_map { MAP_NODE, MAP_PROBES, MAP_AGENTS, NODE_MAPS };
 
-/* What all pods' objects are made from. Maps are numbered as enum steer_map, then POD_MAPS + enum node_map. */
 struct template;
 /* Loads all programs once, over maps that go again. */
 int template_make(struct template **out, char why[STEER_WHY_MAX]);
 void template_free(struct template *t); /* takes NULL */
-const char *template_map_name(unsigned map);
+const char *template_map_name(enum node_map map);
 /* A new one: descriptor or -errno. */
-int template_map(const struct template *t, unsigned map);
-bool template_map_fits(const struct template *t, unsigned map, int fd); /* type and sizes */
-/* A descriptor or -errno. */
-int template_prog(const struct template *t, enum steer_prog prog, const int *pod_maps, const int *node_maps,
+int template_map(const struct template *t, enum node_map map);
+bool template_map_fits(const struct template *t, enum node_map map, int fd); /* type and sizes */
+/* A program over the NODE_MAPS of `maps`; `pod` is of interest to steer_lookup only. Descriptor or -errno. */
+int template_prog(const struct template *t, enum steer_prog prog, uint64_t pod, const int *maps,
 		  char why[STEER_WHY_MAX]);
+/* What is attached to a pod's devices: it names the pod, and goes on to the program of the node. */
+int template_entry(enum steer_prog prog, uint64_t pod, int programs, char why[STEER_WHY_MAX]);
+
+/* --- what pods share (shared.c) -------------------------------------------------------------------------- */
+
+struct shared {
+	struct template *template;
+	int map[NODE_MAPS]; /* -1: not there */
+};
+void shared_init(struct shared *s);
+/* Makes, or finds pinned below `pin_dir`, the maps, and brings the programs to this version. NULL: nothing is pinned. */
+int shared_open(struct shared *s, const char *pin_dir, char why[STEER_WHY_MAX]);
+void shared_close(struct shared *s);
+/* Calls `drop` for each key of `map`; those for which it says so are deleted. */
+void shared_prune(int map, bool (*drop)(void *arg, const void *key), void *arg);
+/* Forgets all of a pod, if it is this owner's. Nothing of it may be attached any more. */
+void shared_forget(const struct shared *s, uint64_t pod, uint64_t owner);
+uint64_t shared_owner(const char *uid);
 
 /* --- BPF objects of a pod (object.c) -------------------------------------------------------------------- */
 
 struct object {
-	int prog[PROGS], map[POD_MAPS]; /* -1: not there */
+	int prog[PROGS], conf; /* -1: not there; conf: the map of that name, for userspace */
 };
-/* Loads the programs: over the pinned maps if all fit (types, sizes, ABI), which `kept` tells, else over new ones. Those for
- * devices without Ethernet headers are left out until they are needed. */
-int object_load(struct object *o, const struct template *t, const struct pins *pins, const int *node_maps, bool *kept,
+/* Loads the pod's own programs; its configuration is kept if it fits (size, ABI), which `kept` tells, else begins anew.
+ * Programs for devices without Ethernet headers are left out until they are needed. */
+int object_load(struct object *o, const struct shared *s, const struct pins *pins, uint64_t pod, bool *kept,
 		char why[STEER_WHY_MAX]);
-/* Over new maps. */
-int object_load_new(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX]);
-/* And those that were left out, over the same maps. */
-int object_load_l3(struct object *o, const struct template *t, const int *node_maps, char why[STEER_WHY_MAX]);
+int object_load_l3(struct object *o, const struct shared *s, uint64_t pod, char why[STEER_WHY_MAX]);
 /* Are the two the same program (tag) over the same maps? 1, 0 or -errno. */
 int object_same(int prog_fd, uint32_t other_id);
-bool map_has_size(int fd, uint32_t value_size);
 bool prog_is_ours(uint32_t id);
+/* Pins the configuration, and removes what an earlier version had. */
 int object_pin(const struct object *o, const struct pins *pins, char why[STEER_WHY_MAX]);
-bool object_pinned(const struct object *o, const struct pins *pins);
-/* The pinned maps alone, for un-enrolling what a predecessor left. */
-void object_maps(struct object *o, const struct pins *pins);
+bool object_pinned(const struct pins *pins);
+/* The pinned configuration alone, for un-enrolling what a predecessor left. */
+void object_open(struct object *o, const struct pins *pins);
 void object_close(struct object *o);
 void object_init(struct object *o);
-/* Makes, or finds pinned, the maps of the node. */
-int node_maps_open(int node_maps[NODE_MAPS], const struct template *t, const char *pin_dir, char why[STEER_WHY_MAX]);
-
-/* --- objects loaded ahead (spare.c) ---------------------------------------------------------------------- */
-
-enum { SPARES_MAX = 3 };
-
-struct spares;
-/* Over the node's maps, which must stay open as long, as must the template. NULL: there will be none, which costs time
- * only. */
-struct spares *spares_start(const struct template *t, const int *node_maps);
-void spares_stop(struct spares *s);
-/* One over new maps, if any is ready. */
-bool spares_take(struct spares *s, struct object *out);
-unsigned spares_count(struct spares *s);
+/* The configuration, if it has the size: the object's, or what is pinned. */
+int object_conf(const struct object *o, struct steer_conf *out);
+int object_conf_read(const struct pins *pins, struct steer_conf *out);
 
 /* --- the node (steer.c, agents.c, kubelet.c) ------------------------------------------------------------ */
 
@@ -124,9 +129,7 @@ struct steer {
 	bool swift;	       /* programs are attached by filters first, which become links soon */
 	struct list unsettled; /* pods with such filters */
 	struct timer settle;
-	struct template *template;
-	int map[NODE_MAPS];
-	struct spares *spares;
+	struct shared shared;
 	bool mark_only;
 	bool agents_known; /* node_write() has what it needs */
 	unsigned n_agents;
@@ -246,6 +249,10 @@ struct steer_pod *pod_new(struct steer *s, const char *uid, enum steer_mode mode
 void pod_release(struct steer_pod *p);
 
 struct steer_addr to_steer_addr(const struct addr *a);
+/* The pod's configuration: for the programs and, pinned, for the next keeper. */
+int pod_conf_store(struct steer_pod *p, const struct steer_conf *conf);
+/* What an earlier keeper entered, and is not there any more. */
+void pod_addrs_prune(struct steer_pod *p);
 
 /* The program of a device. */
 int pod_prog(const struct steer_pod *p, const struct device *dev, enum direction d);
@@ -266,6 +273,11 @@ int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX]);
 bool lookup_holds(const struct steer_pod *p);
 /* Attaches it again if it was detached. */
 int lookup_renew(struct steer_pod *p, char why[STEER_WHY_MAX]);
+
+/* --- counters (counters.c) ------------------------------------------------------------------------------ */
+
+/* Makes room for them; `kept`: those that are there go on. */
+int counters_begin(const struct steer_pod *p, bool kept, char why[STEER_WHY_MAX]);
 
 /* --- connections (existing.c) --------------------------------------------------------------------------- */
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The BPF object as the kernel takes it. libbpf reads and relocates it and gives its types to the kernel, once; from then
- * on a pod costs its maps and the loading of three programs. For each of them the kernel needs to be told where its
+/* The BPF object as the kernel takes it. libbpf reads and relocates it and gives its types to the kernel, once. What is
+ * loaded after that is steer_lookup, for each pod, and at the start the programs that pods share. For each of them the kernel needs to be told where its
  * functions begin and of which type they are: the first can be seen in the code, the second it has told when libbpf
  * loaded the program. Maps are named by their place in an array of descriptors (Linux 5.14), so that the code is the same
- * for all pods. Never changes once it is made: any thread may use it. */
+ * over whichever maps. Never changes once it is made: any thread may use it. */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <linux/pkt_cls.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -14,24 +16,17 @@
 #include "steer/steer_internal.h"
 #include "steer.skel.h"
 
-enum { FUNCTIONS_MAX = 64, ALL_MAPS = POD_MAPS + NODE_MAPS };
+enum { FUNCTIONS_MAX = 64 };
 
 static const char *const prog_names[PROGS] = {
 	[PROG_EGRESS] = "steer_egress",		[PROG_EGRESS_L3] = "steer_egress_l3", [PROG_INGRESS] = "steer_ingress",
 	[PROG_INGRESS_L3] = "steer_ingress_l3", [PROG_LOOKUP] = "steer_lookup",
 };
-static const char *const map_names[ALL_MAPS] = {
-	[MAP_CONF] = "conf",
-	[MAP_ADDRS] = "addrs",
-	[MAP_EXCLUDED] = "excluded",
-	[MAP_LISTENERS] = "listeners",
-	[MAP_FLOWS] = "flows",
-	[MAP_COUNTERS] = "counters",
-	[MAP_ASKING] = "asking",
-	[MAP_RETURNING] = "returning",
-	[POD_MAPS + MAP_NODE] = "node",
-	[POD_MAPS + MAP_PROBES] = "probes",
-	[POD_MAPS + MAP_AGENTS] = "agents",
+static const char *const map_names[NODE_MAPS] = {
+	[MAP_NODE] = "node",	       [MAP_PROBES] = "probes",	      [MAP_AGENTS] = "agents",
+	[MAP_CONFS] = "confs",	       [MAP_ADDRS] = "addrs",	      [MAP_EXCLUDED] = "excluded",
+	[MAP_LISTENERS] = "listeners", [MAP_FLOWS] = "flows",	      [MAP_COUNTERS] = "counters",
+	[MAP_ASKING] = "asking",       [MAP_RETURNING] = "returning", [MAP_PROGRAMS] = "programs",
 };
 
 struct prog {
@@ -41,13 +36,14 @@ struct prog {
 	size_t n;
 	unsigned n_functions;
 	struct bpf_func_info function[FUNCTIONS_MAX];
+	size_t place; /* of the instruction that names the pod; 0: there is none */
 };
 
 struct template
 {
 	int types; /* BTF */
 	struct prog prog[PROGS];
-	struct bpf_map_info map[ALL_MAPS];
+	struct bpf_map_info map[NODE_MAPS];
 };
 
 /* Of libbpf, which tells what went wrong by lines of text only. */
@@ -82,9 +78,9 @@ static int name_maps(struct prog *p, const struct bpf_object *obj)
 
 		if (!loads_map(&p->code[i]))
 			continue;
-		while (m < ALL_MAPS && bpf_map__fd(bpf_object__find_map_by_name(obj, map_names[m])) != p->code[i].imm)
+		while (m < NODE_MAPS && bpf_map__fd(bpf_object__find_map_by_name(obj, map_names[m])) != p->code[i].imm)
 			m++;
-		if (m == ALL_MAPS)
+		if (m == NODE_MAPS)
 			return -ENOENT;
 		p->code[i].src_reg = BPF_PSEUDO_MAP_IDX;
 		p->code[i].imm = (int)m;
@@ -138,6 +134,20 @@ static int functions_find(struct prog *p, int fd)
 	return 0;
 }
 
+static bool is_place(const struct bpf_insn *i)
+{
+	return i->code == (BPF_LD | BPF_DW | BPF_IMM) && !i->src_reg &&
+	       (uint32_t)i[0].imm == (uint32_t)STEER_POD_PLACE &&
+	       (uint32_t)i[1].imm == (uint32_t)(STEER_POD_PLACE >> 32);
+}
+
+static void place_find(struct prog *p)
+{
+	for (size_t i = 0; i + 1 < p->n; i++)
+		if (is_place(&p->code[i]))
+			p->place = i;
+}
+
 static int prog_take(struct prog *p, const struct bpf_object *obj, const char *name)
 {
 	const struct bpf_program *from = bpf_object__find_program_by_name(obj, name);
@@ -150,6 +160,7 @@ static int prog_take(struct prog *p, const struct bpf_object *obj, const char *n
 	if (!p->code)
 		return -ENOMEM;
 	memcpy(p->code, bpf_program__insns(from), p->n * sizeof *p->code);
+	place_find(p);
 	e = functions_find(p, bpf_program__fd(from));
 	return e ? e : name_maps(p, obj);
 }
@@ -165,7 +176,7 @@ static int take(struct template *t, const struct bpf_object *obj)
 		return -errno;
 	for (unsigned i = 0; i < PROGS && !e; i++)
 		e = prog_take(&t->prog[i], obj, prog_names[i]);
-	for (unsigned i = 0; i < ALL_MAPS && !e; i++) {
+	for (unsigned i = 0; i < NODE_MAPS && !e; i++) {
 		uint32_t len = sizeof t->map[i];
 
 		e = bpf_obj_get_info_by_fd(bpf_map__fd(bpf_object__find_map_by_name(obj, map_names[i])), &t->map[i],
@@ -240,17 +251,60 @@ bool template_map_fits(const struct template *t, unsigned map, int fd)
 	       info.max_entries == want->max_entries && info.map_flags == want->map_flags;
 }
 
-int template_prog(const struct template *t, enum steer_prog prog, const int *pod_maps, const int *node_maps,
+int template_prog(const struct template *t, enum steer_prog prog, uint64_t pod, const int *maps,
 		  char why[STEER_WHY_MAX])
 {
 	const struct prog *p = &t->prog[prog];
-	int maps[ALL_MAPS], fd;
+	struct bpf_insn *code = malloc(p->n * sizeof *code);
 	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = p->attach, .prog_btf_fd = t->types,
 		    .fd_array = maps, .func_info = p->function, .func_info_cnt = p->n_functions,
 		    .func_info_rec_size = sizeof *p->function);
+	int fd = -ENOMEM;
 
-	memcpy(maps, pod_maps, POD_MAPS * sizeof *maps);
-	memcpy(maps + POD_MAPS, node_maps, NODE_MAPS * sizeof *maps);
-	fd = bpf_prog_load(p->type, prog_names[prog], "Dual BSD/GPL", p->code, p->n, &opts);
+	if (code) {
+		memcpy(code, p->code, p->n * sizeof *code);
+		if (p->place) {
+			code[p->place].imm = (int32_t)pod;
+			code[p->place + 1].imm = (int32_t)(pod >> 32);
+		}
+		fd = bpf_prog_load(p->type, prog_names[prog], "Dual BSD/GPL", code, p->n, &opts);
+		free(code);
+	}
+	return fd < 0 ? failed(why, fd, "cannot load the BPF program %s", prog_names[prog]) : fd;
+}
+
+/* MOV of 32 bits, and a store of them to the context. */
+#define WORD(value, field)                                                                     \
+	{.code = BPF_ALU | BPF_MOV | BPF_K, .dst_reg = BPF_REG_2, .imm = (int32_t)(value)},    \
+	{                                                                                      \
+		.code = BPF_STX | BPF_MEM | BPF_W, .dst_reg = BPF_REG_1, .src_reg = BPF_REG_2, \
+		.off = offsetof(struct __sk_buff, field)                                       \
+	}
+
+int template_entry(enum steer_prog prog, uint64_t pod, int programs, char why[STEER_WHY_MAX])
+{
+	static const enum steer_program next[PROGS] = {
+		[PROG_EGRESS] = STEER_P_EGRESS,
+		[PROG_EGRESS_L3] = STEER_P_EGRESS_L3,
+		[PROG_INGRESS] = STEER_P_INGRESS,
+		[PROG_INGRESS_L3] = STEER_P_INGRESS_L3,
+	};
+	const struct bpf_insn code[] = {
+		WORD(pod, cb[0]),
+		WORD(pod >> 32, cb[1]),
+		{.code = BPF_LD | BPF_DW | BPF_IMM,
+		 .dst_reg = BPF_REG_2,
+		 .src_reg = BPF_PSEUDO_MAP_FD,
+		 .imm = programs},
+		{.code = 0},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_3, .imm = (int32_t)next[prog]},
+		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_tail_call},
+		/* Only if the node's program is not there: nothing passes. */
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = TC_ACT_SHOT},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, prog_names[prog], "Dual BSD/GPL", code,
+			       sizeof code / sizeof *code, NULL);
+
 	return fd < 0 ? failed(why, fd, "cannot load the BPF program %s", prog_names[prog]) : fd;
 }

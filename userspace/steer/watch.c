@@ -42,23 +42,24 @@ bool pod_has_addr(const struct steer_pod *p, const struct addr *a)
 	return listed(p->addr, p->n_addrs, a);
 }
 
-/* The map may hold what a predecessor knew: what is gone leaves first, so that there is room. */
-static void drop_gone(const struct steer_pod *p)
+static struct steer_pod_addr key_of(const struct steer_pod *p, const struct addr *a)
 {
-	struct steer_addr key, stale[STEER_ABI_ADDRS];
-	void *at = NULL;
-	unsigned n = 0;
+	return (struct steer_pod_addr){p->ns.cookie, to_steer_addr(a)};
+}
 
-	while (n < STEER_ABI_ADDRS && bpf_map_get_next_key(p->object.map[MAP_ADDRS], at, &key) == 0) {
-		struct addr a;
+static bool is_gone(void *arg, const void *key)
+{
+	const struct steer_pod *p = arg;
+	const struct steer_pod_addr *is = key;
+	struct addr a;
 
-		memcpy(&a, &key, sizeof a);
-		if (!pod_has_addr(p, &a))
-			stale[n++] = key;
-		at = &key;
-	}
-	while (n)
-		bpf_map_delete_elem(p->object.map[MAP_ADDRS], &stale[--n]);
+	memcpy(&a, &is->addr, sizeof a);
+	return is->pod == p->ns.cookie && !pod_has_addr(p, &a);
+}
+
+void pod_addrs_prune(struct steer_pod *p)
+{
+	shared_prune(p->steer->shared.map[MAP_ADDRS], is_gone, p);
 }
 
 int pod_addrs_read(struct steer_pod *p, char why[STEER_WHY_MAX])
@@ -79,16 +80,25 @@ int pod_addrs_read(struct steer_pod *p, char why[STEER_WHY_MAX])
 
 int pod_addrs(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
-	int e = pod_addrs_read(p, why);
+	int map = p->steer->shared.map[MAP_ADDRS], e;
+	struct addr old[STEER_ADDRS_MAX];
+	unsigned n_old = p->n_addrs;
 
+	memcpy(old, p->addr, sizeof old);
+	e = pod_addrs_read(p, why);
 	if (e)
 		return e;
-	drop_gone(p);
+	for (unsigned i = 0; i < n_old; i++) {
+		struct steer_pod_addr key = key_of(p, &old[i]);
+
+		if (!pod_has_addr(p, &old[i]))
+			bpf_map_delete_elem(map, &key);
+	}
 	for (unsigned i = 0; i < p->n_addrs; i++) {
-		struct steer_addr key = to_steer_addr(&p->addr[i]);
+		struct steer_pod_addr key = key_of(p, &p->addr[i]);
 		uint32_t one = 1;
 
-		e = bpf_map_update_elem(p->object.map[MAP_ADDRS], &key, &one, BPF_ANY);
+		e = bpf_map_update_elem(map, &key, &one, BPF_ANY);
 		if (e)
 			return failed(why, e, "cannot enter the pod's addresses");
 	}
@@ -154,7 +164,7 @@ static int attach_direction(struct steer_pod *p, enum direction d, char why[STEE
 
 		if (dev->hook[d].kind != HOOK_NONE)
 			continue;
-		e = dev->ethernet ? 0 : object_load_l3(&p->object, p->steer->template, p->steer->map, why);
+		e = dev->ethernet ? 0 : object_load_l3(&p->object, &p->steer->shared, p->ns.cookie, why);
 		if (!e)
 			e = hook_attach(&dev->hook[d], &p->steer->hook, p->steer->swift && (p->idle || dev->late),
 					&p->pins, dev->ifindex, d, pod_prog(p, dev, d), &adopted, why);
