@@ -555,6 +555,7 @@ static void test_updates_of_small_reads(void **state)
 
 static void test_rapid_reset(void **state)
 {
+	clock_hold(true);
 	wire_open(&w, &e, false);
 	wire_hello(&w);
 	e.keep_waiting = true;
@@ -567,6 +568,7 @@ static void test_rapid_reset(void **state)
 	wire_settle(&w);
 	assert_true(w.closed || w.goaways);
 	wire_close(&w, &e);
+	clock_hold(false);
 }
 
 /* What makes us reset a stream, instead of the client (CVE-2025-8671). */
@@ -602,6 +604,7 @@ static void made_reset(uint32_t id, size_t row)
 static void test_made_resets(void **state)
 {
 	for (size_t i = 0; i < sizeof made_resets / sizeof *made_resets; i++) {
+		clock_hold(true);
 		wire_open(&w, &e, false);
 		wire_hello(&w);
 		for (uint32_t id = 1; id < WIRE_IDS - 2 && !w.closed && !w.goaways; id += 2) {
@@ -618,6 +621,7 @@ static void test_made_resets(void **state)
 			fail_msg("%s: %u GOAWAYs, told %u times, the first stream's end %u", made_resets[i].name,
 				 w.goaways, e.limited[H2_LIMIT_RESETS], w.s[1].code);
 		wire_close(&w, &e);
+		clock_hold(false);
 	}
 }
 
