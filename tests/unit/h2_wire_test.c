@@ -752,6 +752,45 @@ static void test_stream_limit(void **state)
 	}
 }
 
+/* A request on the number of a stream that is no more, or that never was. */
+static void test_old_numbers(void **state)
+{
+	static const struct {
+		const char *name;
+		uint32_t id, again;
+		bool end, reset, ours;
+		uint32_t code; /* 0: it is passed over */
+	} rows[] = {
+		{"a stream that both have ended", 1, 1, .end = true, .code = NGHTTP2_STREAM_CLOSED},
+		{"one that the client has reset", 1, 1, .reset = true, .code = NGHTTP2_STREAM_CLOSED},
+		{"one that we have reset", 1, 1, .ours = true},
+		{"a lower number than the last", 5, 3, .code = NGHTTP2_PROTOCOL_ERROR},
+		{"a higher one", 5, 7},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		wire_open(&w, &e, false);
+		wire_hello(&w);
+		wire_connect(&w, rows[i].id, "10.0.0.1:80");
+		wire_settle(&w);
+		if (rows[i].end) {
+			wire_frame(&w, F_DATA, 1, rows[i].id, NULL, 0);
+			close(e.app[0]->fd[1]);
+			e.app[0]->fd[1] = -1;
+		}
+		if (rows[i].reset)
+			wire_u32(&w, F_RST, rows[i].id, 8);
+		if (rows[i].ours)
+			app_drop(e.app[0], NGHTTP2_CANCEL);
+		wire_settle(&w);
+		wire_connect(&w, rows[i].again, "10.0.0.1:80");
+		wire_settle(&w);
+		if ((rows[i].code != 0) != (w.goaways != 0) || w.goaway_code != rows[i].code)
+			fail_msg("%s: %u GOAWAYs, code %u", rows[i].name, w.goaways, w.goaway_code);
+		wire_close(&w, &e);
+	}
+}
+
 static void test_refusal_order(void **state)
 {
 	wire_open(&w, &e, false);
@@ -870,6 +909,7 @@ int main(void)
 		cmocka_unit_test(test_header_bomb),
 		cmocka_unit_test(test_header_limits),
 		cmocka_unit_test(test_stream_limit),
+		cmocka_unit_test(test_old_numbers),
 		cmocka_unit_test(test_refusal_order),
 		cmocka_unit_test(test_stalls),
 		cmocka_unit_test(test_preface_deadline),

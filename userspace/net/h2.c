@@ -84,11 +84,11 @@ static void ending_late(struct timer *t)
 	h2_die(h, h->why);
 }
 
-void h2_terminate(struct h2 *h, const char *why)
+void h2_terminate(struct h2 *h, uint32_t code, const char *why)
 {
 	h->why = why;
 	h->ending = true;
-	nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+	nghttp2_session_terminate_session(h->session, code);
 	timer_set(h->loop, &h->timer, GOAWAY_STEP_MS, ending_late);
 	h2_touch(h);
 }

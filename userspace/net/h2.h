@@ -42,6 +42,7 @@ enum {
 	H2_CONTROL_BYTES = 1024,     /* and one for so many bytes that we send: window updates */
 	H2_RESET_BURST = 1000,	     /* requests that a client resets before their answer: this many at once, */
 	H2_RESET_PER_MS = 1,	     /* and this many a millisecond */
+	H2_CLOSED_KEPT = 64,	     /* streams that have closed and are known: a power of two */
 	H2_FRAMES_PER_EVENT = 4096,  /* then others have their turn; 4 reads at the most */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
 	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */

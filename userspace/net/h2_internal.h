@@ -28,7 +28,10 @@ struct h2 {
 	int32_t window_top;	       /* the largest window that the peer gave the connection */
 	struct h2_bucket control, resets;
 	unsigned n_streams;
-	unsigned frames; /* of this event */
+	unsigned frames;		 /* of this event */
+	uint32_t closed[H2_CLOSED_KEPT]; /* a server's: ids of the last ones; H2_BY_PEER: it had ended its side */
+	unsigned n_closed;
+	int32_t reset_by_peer, last_id;
 	bool greeted;	 /* the peer's SETTINGS came */
 	bool stuck;	 /* the socket takes nothing now */
 	bool unreadable; /* the last event was for data that could not be read */
@@ -41,8 +44,8 @@ struct h2 {
 
 /* Ends the connection at the end of the turn. `why` is static. */
 void h2_die(struct h2 *h, const char *why);
-/* The same with GOAWAY(ENHANCE_YOUR_CALM). */
-void h2_terminate(struct h2 *h, const char *why);
+/* The same with GOAWAY(`code`). */
+void h2_terminate(struct h2 *h, uint32_t code, const char *why);
 /* Tells the owner. */
 void h2_limited(struct h2 *h, enum h2_limit what);
 /* Makes sure that the end of the turn is worked on. */
