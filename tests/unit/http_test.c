@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -340,6 +341,63 @@ static void test_connection_limit(void **state)
 	close(one);
 }
 
+static void ask(int fd)
+{
+	send_text(fd, "GET /echo HTTP/1.1\r\n\r\n", 22);
+}
+
+/* Who waits already when the server starts is accepted in one turn; what is above the limit must not be open meanwhile. */
+static void test_descriptor_limit(void **state)
+{
+	enum { WAITING = 1000 };
+	struct http_server *s = http_server_new();
+	struct rlimit before, many;
+	unsigned port_before = port;
+	int fd[WAITING], over;
+	char why[128] = "";
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	many = (struct rlimit){before.rlim_max < 4096 ? before.rlim_max : 4096, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &many), 0);
+	assert_int_equal(http_listen_tcp(s, &(struct endpoint){addr_loopback4, 0}, serve, NULL, why, sizeof why), 0);
+	port = http_port(s, 0);
+	for (unsigned i = 0; i < WAITING; i++)
+		fd[i] = dial();
+	ask(fd[WAITING - 1]);
+	over = fd[WAITING - 1] + HTTP_CONNECTIONS_MAX + 8; /* descriptors are taken from the lowest on */
+	assert_int_equal(http_server_start(s), 0);
+	for (struct pollfd p = {fd[WAITING - 1], POLLIN, 0}; poll(&p, 1, 0) == 0;)
+		if (fcntl(over, F_GETFD) >= 0)
+			fail_msg("descriptor %d is open", over);
+	for (unsigned i = 0; i < WAITING; i++)
+		close(fd[i]);
+	http_server_free(s);
+	port = port_before;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+/* Without a descriptor left nobody is accepted; who came meanwhile is, when there are some again. */
+static void test_no_descriptors(void **state)
+{
+	struct rlimit before, none;
+	int waiting, next = dial(), idle = dup(next);
+
+	ask(next);
+	assert_true(read_all(next, answer, sizeof answer, 1500) > 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	close(next);
+	none = (struct rlimit){(rlim_t)next + 1, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	waiting = dial(); /* takes the last */
+	ask(waiting);
+	assert_int_equal(read_all(waiting, answer, sizeof answer, 300), -1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_true(read_all(waiting, answer, sizeof answer, 1500) > 0);
+	assert_non_null(strstr(answer, " 200 "));
+	close(waiting);
+	close(idle);
+}
+
 static void test_unix(void **state)
 {
 	char dir[] = "/tmp/http-test-XXXXXX", path[64], why[128] = "";
@@ -479,11 +537,18 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_rows),	     cmocka_unit_test(test_slow_clients),
-		cmocka_unit_test(test_slow_readers), cmocka_unit_test(test_large_answer),
-		cmocka_unit_test(test_parallel),     cmocka_unit_test(test_connection_limit),
-		cmocka_unit_test(test_unix),	     cmocka_unit_test(test_address_in_use),
-		cmocka_unit_test(test_call),	     cmocka_unit_test(test_stop_in_flight),
+		cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_slow_clients),
+		cmocka_unit_test(test_slow_readers),
+		cmocka_unit_test(test_large_answer),
+		cmocka_unit_test(test_parallel),
+		cmocka_unit_test(test_connection_limit),
+		cmocka_unit_test(test_descriptor_limit),
+		cmocka_unit_test(test_no_descriptors),
+		cmocka_unit_test(test_unix),
+		cmocka_unit_test(test_address_in_use),
+		cmocka_unit_test(test_call),
+		cmocka_unit_test(test_stop_in_flight),
 	};
 	return cmocka_run_group_tests_name("http", tests, setup, teardown);
 }

@@ -121,14 +121,25 @@ static struct client *client_find(struct http_server *s, const struct buffereven
 	return NULL;
 }
 
+static void listener_pause(struct listener *l, unsigned ms)
+{
+	struct timeval pause = in_ms(ms);
+
+	if (event_add(l->resume, &pause) == 0)
+		evconnlistener_disable(evhttp_bound_socket_get_listener(l->bound));
+}
+
 static struct bufferevent *client_new(struct event_base *base, void *arg)
 {
-	struct http_server *s = arg;
+	struct listener *l = arg;
+	struct http_server *s = l->server;
 	struct client *c = calloc(1, sizeof *c);
 	struct timeval deadline = in_ms(HTTP_HEADER_MS);
 
-	if (s->n_clients >= HTTP_CONNECTIONS_MAX)
+	if (s->n_clients >= HTTP_CONNECTIONS_MAX) {
 		client_close(list_entry(s->clients.next, struct client, link));
+		listener_pause(l, 0); /* the descriptor is closed at the end of this turn, and evhttp would accept on */
+	}
 	if (!c)
 		return NULL;
 	c->bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
@@ -268,13 +279,14 @@ static void accept_resume(evutil_socket_t fd, short what, void *arg)
 		evconnlistener_enable(evhttp_bound_socket_get_listener(l->bound));
 }
 
-static void accept_failed(struct evconnlistener *e, void *arg)
-{
-	struct listener *l = arg;
-	struct timeval pause = in_ms(ACCEPT_PAUSE_MS);
+/* Of the thread. A failed accept says only which evhttp it was: the listener's argument is evhttp's own. */
+static _Thread_local struct http_server *here;
 
-	if (event_add(l->resume, &pause) == 0)
-		evconnlistener_disable(e);
+static void accept_failed(struct evconnlistener *e, void *http)
+{
+	for (unsigned i = 0; i < here->n_listeners; i++)
+		if (here->listener[i].http == http)
+			listener_pause(&here->listener[i], ACCEPT_PAUSE_MS);
 }
 
 static void listener_close(struct listener *l)
@@ -318,7 +330,7 @@ static int listener_add(struct http_server *s, int fd, http_serve serve, void *a
 	evhttp_set_max_headers_size(l->http, HTTP_HEADERS_MAX);
 	evhttp_set_max_body_size(l->http, (ev_ssize_t)s->body_max);
 	evhttp_set_timeout(l->http, HTTP_ANSWER_MS / 1000);
-	evhttp_set_bevcb(l->http, client_new, s);
+	evhttp_set_bevcb(l->http, client_new, l);
 	evhttp_set_gencb(l->http, on_request, l);
 	s->n_listeners++;
 	return 0;
@@ -478,6 +490,7 @@ static void *run(void *arg)
 {
 	struct http_server *s = arg;
 
+	here = s;
 	event_base_dispatch(s->base);
 	return NULL;
 }
