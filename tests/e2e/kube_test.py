@@ -4,6 +4,7 @@
 tunnel that does what it is told. Pods are namespaces with a process in a cgroup that is named as the kubelet would."""
 import contextlib
 import os
+import socket
 import sys
 import time
 import uuid
@@ -824,3 +825,17 @@ def many(place):
 
 if __name__ == "__main__":
     T.main()
+@row("a-crowd-at-open-ports-takes-no-place-from-the-operator")
+def crowded_ports(place):
+    """Who asked first would have to go for them."""
+    place.settled()
+    with contextlib.ExitStack() as stack:
+        operator = stack.enter_context(socket.socket(socket.AF_UNIX))
+        operator.settimeout(5)
+        operator.connect(f"{place.run}/ctl.sock")
+        for _ in range(150):
+            stack.enter_context(place.node.connect("127.0.0.1", 15014))
+        operator.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+        equal(operator.recv(12), b"HTTP/1.1 200", "the answer")
+
+

@@ -109,14 +109,17 @@ int ctl_open(struct ctl **out, const struct ctl_sources *from, char why[POD_WHY_
 		c->started_ms = loop_now(from->loop);
 		list_init(&c->operations);
 		c->server = http_server_new();
+		c->ports = from->kube ? http_server_new() : NULL;
 		snprintf(path, sizeof path, "%s/%s", from->run_dir, CTL_SOCKET);
 	}
-	if (c && c->server)
+	if (c && c->server && !c->ports == !from->kube)
 		e = http_listen_unix(c->server, path, 0600, serve, c, why, POD_WHY_MAX);
-	if (!e && from->kube)
-		e = ctl_ports_listen(c->server, &c->from, why);
+	if (!e && c->ports)
+		e = ctl_ports_listen(c->ports, &c->from, why);
 	if (!e) {
 		e = http_server_start(c->server);
+		if (!e && c->ports)
+			e = http_server_start(c->ports);
 		if (e)
 			snprintf(why, POD_WHY_MAX, "control socket: %s", strerror(-e));
 	}
@@ -124,8 +127,10 @@ int ctl_open(struct ctl **out, const struct ctl_sources *from, char why[POD_WHY_
 		*out = c;
 		return 0;
 	}
-	if (c)
+	if (c) {
 		http_server_free(c->server);
+		http_server_free(c->ports);
+	}
 	free(c);
 	return e;
 }
@@ -151,6 +156,7 @@ static void *close_server(void *arg)
 	struct ctl *c = arg;
 
 	http_server_free(c->server);
+	http_server_free(c->ports);
 	loop_post(c->from.loop, &c->closed, closed);
 	return NULL;
 }

@@ -12,7 +12,8 @@ enum { CTL_ARGUMENT_MAX = 1024 };
 struct ctl {
 	struct ctl_sources from;
 	struct http_server *server;
-	struct list operations; /* ctl_serve.c */
+	struct http_server *ports; /* or NULL: anybody may come there, and takes no place from the operator */
+	struct list operations;	   /* ctl_serve.c */
 	unsigned n_operations;
 	uint64_t last_id, started_ms;
 	struct msg closed;
