@@ -495,6 +495,44 @@ def _(bed):
         process.wait()
 
 
+class NamedKubeletBed(KubeletBed):
+    """A user's process calls itself kubelet, in a cgroup of its own; and root's beside it."""
+
+    def start(self, cgroup=None):
+        self.called(f"{self.kubelet}/child", user=65534, group=65534, extra_groups=[])
+        if self.beside:
+            self.called(self.kubelet)
+        self.driver = Driver(self.pins, f"{self.mode} kubelet=find", self.cgroup)
+
+    def __init__(self, *args, beside, **kw):
+        self.beside = beside
+        super().__init__(*args, **kw)
+
+    def called(self, cgroup, **who):
+        process = subprocess.Popen(["sh", "-c", "printf kubelet >/proc/$$/comm; echo named; read end"], stdin=-1, stdout=-1,
+                                   **who)
+        self.stack.callback(lambda: process.communicate(b"\n"))
+        process.stdout.readline()
+        write_file(f"{cgroup}/cgroup.procs", process.pid)
+
+
+@row("a-user-who-calls-a-program-kubelet-is-not-the-kubelet", bed=NamedKubeletBed, beside=False)
+def _(bed):
+    if "kubelet=0" in (facts := bed.driver.ask("facts")) and "no kubelet in /proc" not in facts:
+        raise Skip(f"another kubelet, or it cannot be told apart here: {facts}")
+    check("kubelet=0" in facts, facts)
+    with sitting_in(bed, f"{bed.kubelet}/child"):
+        equal(bed.ask(bed.node, bed.pod.ip4, APP).who, "agent=15006", "who answers him")
+
+
+@row("nor-makes-it-doubtful-who-is", bed=NamedKubeletBed, beside=True)
+def _(bed):
+    facts = bed.driver.ask("facts")
+    if "kubelet=0" in facts and "several" not in facts:
+        raise Skip(f"it cannot be told apart here: {facts}")
+    check("kubelet=1" in facts and facts.rstrip().endswith(os.path.basename(bed.kubelet)), facts)
+
+
 @row("kubelet-outlives-the-keeper", bed=KubeletBed)
 def _(bed):
     bed.kill_agent()

@@ -46,6 +46,16 @@ static bool same_namespace(const char *pid, const char *kind)
 	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_ino == y.st_ino && x.st_dev == y.st_dev;
 }
 
+/* A user of the host may call a program what he likes as well. */
+static bool is_roots(const char *pid)
+{
+	char path[64];
+	struct stat st;
+
+	snprintf(path, sizeof path, "/proc/%.16s", pid);
+	return stat(path, &st) == 0 && st.st_uid == 0;
+}
+
 /* The cgroup of the one that is the host's: a container may call its process what it likes, but it sits in namespaces
  * of its own. Two that differ are one too many. */
 static int find_host_kubelet(struct steer *s, char path[PATH_MAX], uint64_t *id)
@@ -60,7 +70,7 @@ static int find_host_kubelet(struct steer *s, char path[PATH_MAX], uint64_t *id)
 		uint64_t other_id;
 		int f;
 
-		if (!isdigit((unsigned char)entry->d_name[0]) || !is_kubelet(entry->d_name) ||
+		if (!isdigit((unsigned char)entry->d_name[0]) || !is_kubelet(entry->d_name) || !is_roots(entry->d_name) ||
 		    !same_namespace(entry->d_name, "pid") || !same_namespace(entry->d_name, "mnt"))
 			continue;
 		f = cgroup_of(s, atoi(entry->d_name), other, &other_id);
