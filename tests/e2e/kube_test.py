@@ -24,12 +24,13 @@ AMBIENT = {MODE: "ambient"}
 
 
 class Process:
-    """A process of a pod: in its namespace, and in a cgroup as the kubelet and containerd make it."""
+    """A process of a pod: in its namespace, and in a cgroup as the kubelet and containerd make it. `begin`: what it does
+    first."""
 
-    def __init__(self, place, netns, uid):
+    def __init__(self, place, netns, uid, begin=""):
         self.folder = f"{place.cgroup}/kubepods-pod{uid.replace('-', '_')}.slice/cri-containerd-{uuid.uuid4().hex}.scope"
         os.makedirs(self.folder)
-        self.process = netns.popen(["sh", "-c", f"echo $$ >{self.folder}/cgroup.procs && exec sleep 600"])
+        self.process = netns.popen(["sh", "-c", f"echo $$ >{self.folder}/cgroup.procs; exec {begin} sleep 600"])
         until(lambda: open(f"{self.folder}/cgroup.procs").read().strip(), "the process in its cgroup")
         until(lambda: open(f"/proc/{self.process.pid}/comm").read() == "sleep\n", "the process to run")
 
@@ -133,8 +134,8 @@ class KubePlace(Place):
             self.populate(pod, kw["uid"])
         return self.api.pod(namespace, name or pod.name, ips=[pod.ip4, pod.ip6], sa=pod.sa, **kw)
 
-    def populate(self, netns, uid):
-        p = Process(self, netns, uid)
+    def populate(self, netns, uid, begin=""):
+        p = Process(self, netns, uid, begin)
         self.processes.append(p)
         return p
 
@@ -230,6 +231,43 @@ def foreign_process(place):
     check(place.steered(), "not steered")
     check(not place.steered(place.second), "the stranger's namespace is steered")
     stranger.close()
+
+
+def within_users(place, levels):
+    """A process of a pod in a network namespace with the pod's address that it made in a user namespace of its own."""
+    uid = str(uuid.uuid4())
+    make = (f"ip link add eth0 type veth peer name eth1 && ip addr add {place.pod.ip4}/24 dev eth0 && ip link set lo up && "
+            f"ip link set eth0 up && exec sleep 600")
+    program = f"{place.folder}/begin"
+    with open(program, "w") as f:
+        f.write(f"#!/bin/sh\n{make}\n")
+    os.chmod(program, 0o755)
+    place.populate(place.pod, uid, f"{'unshare -U -r ' * (levels - 1)}unshare -U -r -n {program}")
+    return uid
+
+
+@row("a-namespace-that-a-process-made-itself-is-not-the-pods")
+def own_namespace(place):
+    """An unprivileged process can make one in a user namespace of its own, and give it any address."""
+    place.settled()
+    place.runs(uid=within_users(place, 1), process=False)
+    until(lambda: "none of its processes is in a namespace with its address" in place.log(), "the line")
+    equal(place.pods(), {}, "pods")
+
+
+@row("nor-one-in-a-pod-that-was-given-a-user-namespace")
+def own_namespace_within(place):
+    place.settled()
+    place.runs(uid=within_users(place, 2), process=False, spec={"hostUsers": False})
+    until(lambda: "none of its processes is in a namespace with its address" in place.log(), "the line")
+    equal(place.pods(), {}, "pods")
+
+
+@row("a-pod-that-was-given-a-user-namespace-is-enrolled")
+def given_users(place):
+    place.settled()
+    place.runs(uid=within_users(place, 1), process=False, spec={"hostUsers": False})
+    place.wait_in()
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------

@@ -219,6 +219,7 @@ static const struct {
 	 "{\"metadata\":{\"namespace\":\"a\",\"name\":\"b\",\"uid\":\"c\",\"annotations\":{\"x\":{}}}}", "annotations"},
 	{"spec that is a text", "{" META ",\"spec\":\"\"}", "spec"},
 	{"hostNetwork that is a text", "{" META ",\"spec\":{\"hostNetwork\":\"false\"}}", "hostNetwork"},
+	{"hostUsers that is a number", "{" META ",\"spec\":{\"hostUsers\":0}}", "hostUsers"},
 	{"a service account that is a list", "{" META ",\"spec\":{\"serviceAccountName\":[]}}", "serviceAccountName"},
 	{"a service account that is a path", "{" META ",\"spec\":{\"serviceAccountName\":\"a/b\"}}", "Kubernetes name"},
 	{"podIPs that are a map", "{" META ",\"status\":{\"podIPs\":{}}}", "podIPs"},

@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/nsfs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -145,6 +147,34 @@ static bool addresses_here(const struct kube_sought *s)
 	return found;
 }
 
+static bool is_our_userns(int fd)
+{
+	struct stat own, st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && stat("/proc/self/ns/user", &own) == 0 && st.st_ino == own.st_ino &&
+	       st.st_dev == own.st_dev;
+}
+
+/* Made by the runtime, not by a process of the pod in a user namespace that it made itself: the namespace belongs to our
+ * user namespace, or to root's child of it where the pod was given one. In that the pod's processes are, so what they make
+ * is a grandchild. */
+static bool is_runtimes(int netns, bool own_users)
+{
+	int users = ioctl(netns, NS_GET_USERNS), parent = -1;
+	bool ok = is_our_userns(users);
+	uid_t owner;
+
+	if (!ok && users >= 0 && own_users && ioctl(users, NS_GET_OWNER_UID, &owner) == 0 && owner == 0) {
+		parent = ioctl(users, NS_GET_PARENT);
+		ok = is_our_userns(parent);
+	}
+	if (users >= 0)
+		close(users);
+	if (parent >= 0)
+		close(parent);
+	return ok;
+}
+
 /* The namespace is the pod's: remembered, if the process is older than the one that was found before. */
 static void prove(const char *proc, const char *pid, struct kube_sought *s)
 {
@@ -160,7 +190,8 @@ static void prove(const char *proc, const char *pid, struct kube_sought *s)
 	fd = netns_open(path);
 	if (fd < 0)
 		return;
-	ok = netns_identify(fd, &id) == 0 && id.cookie && netns_enter(fd, id.inode) == 0;
+	ok = is_runtimes(fd, s->own_users) && netns_identify(fd, &id) == 0 && id.cookie &&
+	     netns_enter(fd, id.inode) == 0;
 	ok = ok && addresses_here(s);
 	netns_home();
 	close(fd);

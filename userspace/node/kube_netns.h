@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finds the network namespaces of pods that run, through the host's /proc: one look for many pods. A process proves
  * whose it is by its cgroup, which names the pod's uid, and its namespace by one of the pod's addresses in it:
- * processes of others may pass through a pod's namespace. */
+ * processes of others may pass through a pod's namespace. And the namespace is one that the runtime made: any process can
+ * make one in a user namespace of its own, with whatever addresses, and so lead us away from the pod's. */
 #pragma once
 #include "node/pods.h"
 
@@ -11,6 +12,7 @@ struct kube_sought {
 	const char *uid; /* as the kubelet knows it */
 	const struct addr *ip;
 	unsigned n_ips;
+	bool own_users; /* it has a user namespace, made by the runtime */
 	/* What was found: */
 	bool lives;		  /* a process of the pod, wherever it is */
 	uint64_t cookie, started; /* 0: nothing */

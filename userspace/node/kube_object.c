@@ -194,6 +194,8 @@ int kube_pod_read(struct kube_pod_facts *out, const json_t *o, const struct kube
 	notes[0] = '\0';
 	metadata_read(&c, out, meta, text_get(&c, spec, "serviceAccountName", "serviceAccountName is no text"));
 	out->host_network = flag_get(&c, spec, "hostNetwork", "spec.hostNetwork is neither true nor false");
+	out->own_users = field(spec, "hostUsers") &&
+			 !flag_get(&c, spec, "hostUsers", "spec.hostUsers is neither true nor false");
 	status_read(&c, out, status);
 	if (c.bad)
 		return -EBADMSG;

@@ -22,8 +22,9 @@ struct kube_pod_facts {
 	char mirror[POD_UID_MAX]; /* "", or of a static pod the uid by which the kubelet and the runtime know it */
 	uint32_t selected;	  /* kube_rule_pod_bits() */
 	bool host_network, sidecar, app_ztunnel;
-	bool terminal; /* Succeeded or Failed: its processes are gone */
-	bool deleting; /* its end was asked for */
+	bool own_users; /* spec.hostUsers is false: the kubelet gives it a user namespace */
+	bool terminal;	/* Succeeded or Failed: its processes ought to be gone */
+	bool deleting;	/* its end was asked for */
 	enum kube_redirection redirection;
 	unsigned n_ips;
 	struct addr ip[KUBE_IPS_MAX];

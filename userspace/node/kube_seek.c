@@ -70,7 +70,8 @@ static unsigned batch_take(struct kube *k, struct kube_pod *pod[BATCH_MAX], stru
 		list_del(&p->sought);
 		s[n] = (struct kube_sought){.uid = p->facts.mirror[0] ? p->facts.mirror : p->facts.uid,
 					    .ip = p->facts.ip,
-					    .n_ips = p->facts.n_ips};
+					    .n_ips = p->facts.n_ips,
+					    .own_users = p->facts.own_users};
 		pod[n++] = p;
 	}
 	return n;
