@@ -427,9 +427,22 @@ def deleted_alive(place):
 @row("a-finished-job-is-un-enrolled", prepare=lambda p: p.runs())
 def job(place):
     place.wait_in()
+    place.end_processes()
     place.api.change("default", "a1", lambda o: o["status"].update(phase="Succeeded"))
     place.wait_out()
     place.untouched()
+
+
+@row("a-pod-that-has-ended-whose-processes-live-stays-steered", prepare=lambda p: p.runs())
+def ended_alive(place):
+    """What writes the phase may be wrong, or ahead of the runtime."""
+    place.wait_in()
+    place.api.change("default", "a1", lambda o: o["status"].update(phase="Failed"))
+    until(lambda: "processes of it live on" in place.log(), "the line")
+    place.quiet_in()
+    check(place.steered(), "not steered")
+    place.end_processes()
+    place.wait_out(deadline=20)
 
 
 @row("a-sandbox-made-behind-the-cni-is-found", prepare=lambda p: p.runs())
@@ -848,6 +861,20 @@ def crowd(place):
     place.runs()
 
 
+@row("a-crowd-at-open-ports-takes-no-place-from-the-operator")
+def crowded_ports(place):
+    """Who asked first would have to go for them."""
+    place.settled()
+    with contextlib.ExitStack() as stack:
+        operator = stack.enter_context(socket.socket(socket.AF_UNIX))
+        operator.settimeout(5)
+        operator.connect(f"{place.run}/ctl.sock")
+        for _ in range(150):
+            stack.enter_context(place.node.connect("127.0.0.1", 15014))
+        operator.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+        equal(operator.recv(12), b"HTTP/1.1 200", "the answer")
+
+
 @row("250-pods-are-listed", prepare=crowd)
 def many(place):
     begin = time.monotonic()
@@ -863,17 +890,3 @@ def many(place):
 
 if __name__ == "__main__":
     T.main()
-@row("a-crowd-at-open-ports-takes-no-place-from-the-operator")
-def crowded_ports(place):
-    """Who asked first would have to go for them."""
-    place.settled()
-    with contextlib.ExitStack() as stack:
-        operator = stack.enter_context(socket.socket(socket.AF_UNIX))
-        operator.settimeout(5)
-        operator.connect(f"{place.run}/ctl.sock")
-        for _ in range(150):
-            stack.enter_context(place.node.connect("127.0.0.1", 15014))
-        operator.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-        equal(operator.recv(12), b"HTTP/1.1 200", "the answer")
-
-

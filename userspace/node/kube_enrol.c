@@ -5,8 +5,8 @@
  * In:  its processes' namespace is looked for (many pods at once) - enrolled - annotated. The same look tells
  *      whether a pod that is enrolled still has the namespace that was: a sandbox may have been made anew behind the
  *      CNI's back.
- * Out: un-enrolled. Of a deleted pod only when none of its processes is left: its traffic must not leave in plaintext
- *      because somebody deleted the object first. */
+ * Out: un-enrolled. Of a pod that is deleted or has ended only when none of its processes is left: its traffic must not
+ *      leave in plaintext because somebody deleted the object, or wrote the phase, first. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -218,12 +218,8 @@ static void let_go(struct kube_pod *p)
 		kube_pod_free(p);
 		return;
 	}
-	if (!e || enrol_pod_state(e) == POD_LEAVING)
-		return;
-	if (p->gone)
+	if (e && enrol_pod_state(e) != POD_LEAVING)
 		kube_pod_seek(p);
-	else if (!timer_armed(&p->retry))
-		kube_pod_end(p);
 }
 
 /* --- all of them ---------------------------------------------------------------------------------------- */

@@ -23,9 +23,10 @@ static void take_found(struct kube_pod *p, const struct kube_sought *s)
 	const struct pod_record *r = e ? enrol_pod_record(e) : NULL;
 	const struct pod_overlay overlay = kube_pod_overlay(p, e);
 
-	if (p->gone) {
+	if (p->gone || p->facts.terminal) {
 		if (s->lives)
-			kube_pod_fails(p, "it is deleted, but processes of it live on; it stays steered");
+			kube_pod_fails(p, p->gone ? "it is deleted, but processes of it live on; it stays steered"
+						  : "it has ended, but processes of it live on; it stays steered");
 		else
 			kube_pod_end(p);
 		return;
