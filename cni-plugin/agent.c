@@ -53,7 +53,7 @@ int agent_parse(const char *data, size_t len, struct agent_answer *out)
 	const char *end = memmem(data, len, "\r\n\r\n", 4);
 	int status = 0;
 
-	if (len < 12 || memcmp(data, "HTTP/1.", 7) != 0 || data[8] != ' ' || !end)
+	if (len < 13 || memcmp(data, "HTTP/1.", 7) != 0 || data[8] != ' ' || !end || !isspace((unsigned char)data[12]))
 		return -EPROTO;
 	for (unsigned i = 9; i < 12; i++) {
 		if (!isdigit((unsigned char)data[i]))
@@ -98,13 +98,18 @@ static int check_listener(int fd)
 	return who.uid == 0 ? 0 : -EPERM;
 }
 
-static int send_all(int fd, const char *p, size_t len)
+static int send_all(int fd, const char *p, size_t len, uint64_t deadline)
 {
 	while (len) {
-		ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
+		struct pollfd w = {.fd = fd, .events = POLLOUT};
+		int r = poll(&w, 1, left_ms(deadline));
+		ssize_t n;
 
-		if (n < 0 && errno != EINTR)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		if (r == 0)
+			return -ETIMEDOUT;
+		n = r < 0 ? -1 : send(fd, p, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return -errno;
 		p += n > 0 ? n : 0;
 		len -= n > 0 ? (size_t)n : 0;
 	}
@@ -143,9 +148,9 @@ static int converse(int fd, const char *path, const char *body, uint64_t deadlin
 		 "POST %s HTTP/1.0\r\nHost: unix\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
 		 path, strlen(body));
 	if (!e)
-		e = send_all(fd, head, strlen(head));
+		e = send_all(fd, head, strlen(head), deadline);
 	if (!e)
-		e = send_all(fd, body, strlen(body));
+		e = send_all(fd, body, strlen(body), deadline);
 	/* Who refuses a body early may have answered all the same. */
 	if (!e || e == -EPIPE || e == -ECONNRESET) {
 		n = receive(fd, buf, AGENT_ANSWER_MAX, deadline);

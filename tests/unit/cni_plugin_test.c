@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of the CNI plugin: environment, configuration, results byte for byte, what the keeper is told, what it answers. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,9 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "../../cni-plugin/agent.h"
+#include "../../cni-plugin/plugin.h"
 #include "../../cni-plugin/result.h"
 
 static int parse(struct conf *c, const char *text, struct failure *f)
@@ -347,6 +352,9 @@ static const struct {
 	{"good", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, ""},
 	{"of the older HTTP", "HTTP/1.0 503 Service Unavailable\r\n\r\nno tunnel\n", 503, "no tunnel"},
 	{"several lines are one", "HTTP/1.1 500 x\r\n\r\na\nb\tc\n\n", 500, "a b c"},
+	{"no words", "HTTP/1.1 200\r\n\r\n", 200, ""},
+	{"a status of four digits", "HTTP/1.1 2000 OK\r\n\r\n", 0, NULL},
+	{"a status with words behind it", "HTTP/1.1 200OK\r\n\r\n", 0, NULL},
 	{"cut in the headers", "HTTP/1.1 200 OK\r\nContent-", 0, NULL},
 	{"no status", "HTTP/1.1 OK\r\n\r\n", 0, NULL},
 	{"another protocol", "SSH-2.0-x\r\n\r\n", 0, NULL},
@@ -367,12 +375,59 @@ static void test_answers(void **state)
 	}
 }
 
+static int listener;
+
+/* A keeper that takes what it is told a little at a time, each time soon enough. */
+static void *slow_keeper(void *arg)
+{
+	int fd = accept(listener, NULL, NULL);
+	char buf[4096];
+
+	while (recv(fd, buf, sizeof buf, 0) > 0)
+		usleep(50000);
+	close(fd);
+	return NULL;
+}
+
+/* The deadline is of all that is sent, not of each part. */
+static void test_deadline_while_sending(void **state)
+{
+	enum { BODY = 4 << 20, PATIENCE_MS = 500 };
+	char path[] = "/tmp/cni-plugin-test-XXXXXX", *body = malloc(BODY + 1);
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	struct agent_answer a = {0};
+	uint64_t start = now_ms();
+	pthread_t thread;
+	int e;
+
+	if (geteuid() != 0)
+		skip(); /* whom it does not take for the keeper */
+	close(mkstemp(path));
+	unlink(path);
+	strcpy(at.sun_path, path);
+	memset(body, ' ', BODY);
+	body[BODY] = '\0';
+	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof at), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(pthread_create(&thread, NULL, slow_keeper, NULL), 0);
+	e = agent_call(path, "/x", body, start + PATIENCE_MS, &a);
+	assert_int_equal(e, -ETIMEDOUT);
+	assert_true(now_ms() - start < 3 * PATIENCE_MS);
+	pthread_join(thread, NULL);
+	close(listener);
+	unlink(path);
+	free(body);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_conf),	cmocka_unit_test(test_paths),	  cmocka_unit_test(test_values),
-		cmocka_unit_test(test_results), cmocka_unit_test(test_addresses), cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_env),	cmocka_unit_test(test_own_netns), cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_conf),	  cmocka_unit_test(test_paths),
+		cmocka_unit_test(test_values),	  cmocka_unit_test(test_results),
+		cmocka_unit_test(test_addresses), cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_env),	  cmocka_unit_test(test_own_netns),
+		cmocka_unit_test(test_answers),	  cmocka_unit_test(test_deadline_while_sending),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
