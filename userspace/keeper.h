@@ -26,6 +26,8 @@ struct keeper {
 	struct io signals;
 	struct timer wait; /* for a tunnel that lives on; at the end, before ours is to end */
 	struct timer regain;
+	pid_t regain_for; /* the tunnel that waits for pods to be regained, and how long at most */
+	uint64_t regain_until;
 	char tunnel[PATH_MAX];
 	bool holding, ending;
 	int status;

@@ -17,8 +17,9 @@
 #include "keeper.h"
 
 enum {
-	KEEPER_WAIT_MS = 1000,	/* for a tunnel that lives on */
-	KEEPER_REGAIN_MS = 100, /* between looks whether pods are being regained that a successor must have */
+	KEEPER_WAIT_MS = 1000,	      /* for a tunnel that lives on */
+	KEEPER_REGAIN_MS = 100,	      /* between looks whether pods are being regained that a successor must have */
+	KEEPER_REGAIN_MAX_MS = 10000, /* for a tunnel to come that may have their sockets */
 };
 
 static const char target[] = "keeper";
@@ -134,6 +135,28 @@ static void look_again(struct timer *t)
 		zds_continue(c);
 }
 
+/* What the tunnel that serves may have is asked back from it before it is retired. A pod that cannot be regained for
+ * another reason, say an application has our ports, keeps the node from no upgrade. */
+static bool regaining(struct keeper *k, const struct zds_client *c, bool serving_is_here)
+{
+	const struct enrol_pod *p;
+
+	if (k->regain_for != zds_client_pid(c))
+		k->regain_until = loop_now(k->loop) + KEEPER_REGAIN_MAX_MS;
+	k->regain_for = zds_client_pid(c);
+	if (enrol_recovering(k->enrol, !serving_is_here && loop_now(k->loop) < k->regain_until)) {
+		timer_set(k->loop, &k->regain, KEEPER_REGAIN_MS, look_again);
+		return true;
+	}
+	p = enrol_recovering(k->enrol, true);
+	if (p)
+		log_warn(target,
+			 "pod %s/%s is not regained (%s): the new tunnel serves without it, and without %u others",
+			 enrol_pod_record(p)->identity.ns, enrol_pod_record(p)->identity.name, enrol_pod_trouble(p),
+			 enrol_count(k->enrol, POD_RECOVERING) - 1);
+	return false;
+}
+
 /* A successor must be able to serve what the other one serves, before anything is taken from that one. */
 static bool zds_complete(void *arg, struct zds_client *c)
 {
@@ -149,10 +172,8 @@ static bool zds_complete(void *arg, struct zds_client *c)
 	other = zds_server_find(k->zds, s.pid);
 	if (!s.upgrading || c != zds_server_newest(k->zds) || c == other)
 		return true;
-	if (enrol_count(k->enrol, POD_RECOVERING)) {
-		timer_set(k->loop, &k->regain, KEEPER_REGAIN_MS, look_again);
+	if (regaining(k, c, other != NULL))
 		return false;
-	}
 	if (refused <= (other ? zds_client_refused(other, &ignored) : 0))
 		return true;
 	snprintf(text, sizeof text, "the new tunnel cannot serve %u pods: %s", refused, why);

@@ -658,6 +658,29 @@ def keeper_killed(bed):
     alone(agent, new)
     equal(tunnel_of(agent)["restarts"], 0, "restarts")
 
+@each("an-application-at-our-ports-keeps-nobody-else-from-an-upgrade", env={"CULVERT_UPGRADE_ON_CHANGE": "false"})
+def blocked(bed):
+    """It took one while both were away: its pod is not regained until it lets go, and the log names the pod."""
+    agent = bed.a1.node.agent
+    for pid in agent.processes():
+        os.kill(pid, signal.SIGKILL)
+    agent.process.wait()
+    until(lambda: not agent.processes(), "both to be gone")
+    state = lambda: {p["name"]: p["state"] for p in agent.status("pods")["pods"]}
+    with bed.a2.listen(15006):
+        agent.spawn([agent.culvertd])
+        until(lambda: os.path.exists(f"{agent.run_dir}/ctl.sock") and agent.processes("tunnel"), "a tunnel")
+        until(lambda: serving(agent), "the tunnel to serve")
+        equal(state(), {"a1": "enrolled", "a2": "recovering"}, "states")
+        at = time.monotonic()
+        upgrade(agent)
+        check(time.monotonic() - at < 20, "the upgrade took 20 s")
+        check("pod default/a2 is not regained" in agent.log() and "the new tunnel serves without it" in agent.log(), "no line")
+        with pair(bed.a1, bed.b1) as (c, s):
+            traffic.echo(c, s)
+    until(lambda: state() == {"a1": "enrolled", "a2": "enrolled"}, "the pod to be regained")
+
+
 
 @each("keeper-killed-while-an-old-tunnel-drains")
 def keeper_killed_later(bed):

@@ -84,6 +84,8 @@ void enrol_hello(struct enrol *e, struct zds_client *c);
 void enrol_again(struct enrol *e, struct zds_client *c);
 void enrol_live(struct enrol *e);
 
+/* A pod whose sockets a tunnel is asked for, or with `all` any that is not regained yet; NULL: none. */
+const struct enrol_pod *enrol_recovering(const struct enrol *e, bool all);
 unsigned enrol_count(const struct enrol *e, enum pod_state state);
 void enrol_each(struct enrol *e, void (*each)(void *arg, const struct enrol_pod *p), void *arg);
 const struct pod_record *enrol_pod_record(const struct enrol_pod *p);

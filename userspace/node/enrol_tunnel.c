@@ -69,6 +69,17 @@ void enrol_recover(struct enrol *e)
 	}
 }
 
+const struct enrol_pod *enrol_recovering(const struct enrol *e, bool all)
+{
+	list_for_each (l, &e->pods) {
+		const struct enrol_pod *p = list_entry(l, struct enrol_pod, link);
+
+		if (p->state == POD_RECOVERING && (all || p->asked))
+			return p;
+	}
+	return NULL;
+}
+
 static void recover_again(struct timer *t)
 {
 	enrol_recover(container_of(t, struct enrol, recover));
