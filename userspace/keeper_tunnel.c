@@ -174,7 +174,7 @@ static bool zds_complete(void *arg, struct zds_client *c)
 		return true;
 	if (regaining(k, c, other != NULL))
 		return false;
-	if (refused <= (other ? zds_client_refused(other, &ignored) : 0))
+	if (s.silent || refused <= (other ? zds_client_refused(other, &ignored) : 0))
 		return true;
 	snprintf(text, sizeof text, "the new tunnel cannot serve %u pods: %s", refused, why);
 	supervise_fails(k->supervise, zds_client_pid(c), text);
@@ -242,9 +242,15 @@ static pid_t tunnel_living(const char *run_dir)
 static void nobody_came(struct timer *t)
 {
 	struct keeper *k = container_of(t, struct keeper, wait);
+	struct supervise_status s = {.pid = 0};
 
-	if (!zds_server_newest(k->zds))
+	if (!zds_server_newest(k->zds)) {
 		enrol_recover(k->enrol);
+		if (k->supervise)
+			supervise_status(k->supervise, &s);
+	}
+	if (s.pid) /* it listens on the tunnel's own socket, and does not come */
+		supervise_lost(k->supervise, s.pid);
 	if (k->supervise)
 		supervise_start(k->supervise);
 }

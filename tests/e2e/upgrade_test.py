@@ -626,6 +626,29 @@ def by_hand(bed):
     equal(tunnel_of(agent)["restarts"], 0, "restarts")
 
 
+@each("a-tunnel-that-hangs-is-replaced")
+def hangs(bed):
+    """It is told of something and does not answer. When it goes on it finishes what it has."""
+    agent = bed.a1.node.agent
+    with pair(bed.a1, bed.b1) as (c, s):
+        traffic.echo(c, s)
+        old = serving(agent)
+        os.kill(old, signal.SIGSTOP)
+        try:
+            agent.ctl("unenrol", f"/run/netns/{bed.a2.ns}", ok=False)
+            until(lambda: "upgraded: process" in agent.log(), "another one", 30)  # status would ask the one that hangs
+            new = serving(agent)
+            with pair(bed.a1, bed.b1, port=8081) as (c2, s2):
+                traffic.echo(c2, s2)
+            equal(generations(agent), {old: "draining", new: "serving"}, "generations")
+        finally:
+            os.kill(old, signal.SIGCONT)
+        traffic.echo(c, s)
+    alone(agent, new)
+    agent.ctl("enrol", f"/run/netns/{bed.a2.ns}", f"default/a2/{bed.a2.sa}")
+    equal(tunnel_of(agent)["restarts"], 1, "restarts")
+
+
 # --- another keeper --------------------------------------------------------------------------------------------------
 
 
@@ -633,6 +656,29 @@ def kill_keeper(agent):
     for pid in agent.processes("keeper"):
         os.kill(pid, signal.SIGKILL)
     agent.process.wait()
+
+
+@each("an-application-at-our-ports-keeps-nobody-else-from-an-upgrade", env={"CULVERT_UPGRADE_ON_CHANGE": "false"})
+def blocked(bed):
+    """It took one while both were away: its pod is not regained until it lets go, and the log names the pod."""
+    agent = bed.a1.node.agent
+    for pid in agent.processes():
+        os.kill(pid, signal.SIGKILL)
+    agent.process.wait()
+    until(lambda: not agent.processes(), "both to be gone")
+    state = lambda: {p["name"]: p["state"] for p in agent.status("pods")["pods"]}
+    with bed.a2.listen(15006):
+        agent.spawn([agent.culvertd])
+        until(lambda: os.path.exists(f"{agent.run_dir}/ctl.sock") and agent.processes("tunnel"), "a tunnel")
+        until(lambda: serving(agent), "the tunnel to serve")
+        equal(state(), {"a1": "enrolled", "a2": "recovering"}, "states")
+        at = time.monotonic()
+        upgrade(agent)
+        check(time.monotonic() - at < 20, "the upgrade took 20 s")
+        check("pod default/a2 is not regained" in agent.log() and "the new tunnel serves without it" in agent.log(), "no line")
+        with pair(bed.a1, bed.b1) as (c, s):
+            traffic.echo(c, s)
+    until(lambda: state() == {"a1": "enrolled", "a2": "enrolled"}, "the pod to be regained")
 
 
 @each("keeper-killed-in-the-middle-of-an-upgrade", env={"CULVERT_UPGRADE_ON_CHANGE": "false"})
@@ -657,29 +703,6 @@ def keeper_killed(bed):
         not_failed(calls.result())
     alone(agent, new)
     equal(tunnel_of(agent)["restarts"], 0, "restarts")
-
-@each("an-application-at-our-ports-keeps-nobody-else-from-an-upgrade", env={"CULVERT_UPGRADE_ON_CHANGE": "false"})
-def blocked(bed):
-    """It took one while both were away: its pod is not regained until it lets go, and the log names the pod."""
-    agent = bed.a1.node.agent
-    for pid in agent.processes():
-        os.kill(pid, signal.SIGKILL)
-    agent.process.wait()
-    until(lambda: not agent.processes(), "both to be gone")
-    state = lambda: {p["name"]: p["state"] for p in agent.status("pods")["pods"]}
-    with bed.a2.listen(15006):
-        agent.spawn([agent.culvertd])
-        until(lambda: os.path.exists(f"{agent.run_dir}/ctl.sock") and agent.processes("tunnel"), "a tunnel")
-        until(lambda: serving(agent), "the tunnel to serve")
-        equal(state(), {"a1": "enrolled", "a2": "recovering"}, "states")
-        at = time.monotonic()
-        upgrade(agent)
-        check(time.monotonic() - at < 20, "the upgrade took 20 s")
-        check("pod default/a2 is not regained" in agent.log() and "the new tunnel serves without it" in agent.log(), "no line")
-        with pair(bed.a1, bed.b1) as (c, s):
-            traffic.echo(c, s)
-    until(lambda: state() == {"a1": "enrolled", "a2": "enrolled"}, "the pod to be regained")
-
 
 
 @each("keeper-killed-while-an-old-tunnel-drains")

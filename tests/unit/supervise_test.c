@@ -556,6 +556,80 @@ static void test_upgrades(void **state)
 	}
 }
 
+enum silence { BACK, SILENT, SILENT_FAILS, SILENT_BACK, SILENT_HELD };
+static const struct {
+	const char *name, *script;
+	enum silence what;
+	unsigned ms; /* until its end, or the look */
+	const char *states, *retired;
+	unsigned restarts;
+} silences[] = {
+	{"it is back in time", "exec sleep 60", BACK, SUPERVISE_SILENT_MS + 500, "S", "", 0},
+	{"a successor serves", "exec sleep 60", SILENT, SUPERVISE_SILENT_MS + 500, "DS", "1 ", 1},
+	{"it is back then, and drains", "exec sleep 60", SILENT_BACK, SUPERVISE_SILENT_MS + 500, "DS", "1 1 ", 1},
+	{"its successor fails: no other at once", SECOND("exit 3"), SILENT_FAILS, SUPERVISE_SILENT_MS + 1500, "S-", "",
+	 1},
+	{"the end is near: no successor", "exec sleep 60", SILENT_HELD, SUPERVISE_SILENT_MS + 500, "S", "", 0},
+};
+
+/* That which serves has lost its connection and does not end. */
+static void test_silence(void **state)
+{
+	for (unsigned i = 0; i < sizeof silences / sizeof *silences; i++) {
+		enum silence what = silences[i].what;
+		struct supervise_status status;
+		char states[8] = "";
+
+		print_message("row: %s\n", silences[i].name);
+		rig_open("/bin/sh", silences[i].script);
+		supervise_start(rig.s);
+		supervise_serves(rig.s, rig.started[0]);
+		supervise_lost(rig.s, rig.started[0]);
+		supervise_status(rig.s, &status);
+		assert_true(status.silent);
+		if (what == BACK)
+			assert_int_equal(supervise_adopt(rig.s, rig.started[0], false), 0);
+		if (what == SILENT_HELD)
+			supervise_hold(rig.s);
+		run_for(silences[i].ms);
+		if (what == SILENT || what == SILENT_BACK) {
+			assert_int_equal(rig.starts, 2);
+			supervise_serves(rig.s, rig.started[1]);
+		}
+		if (what == SILENT_BACK) {
+			assert_int_equal(supervise_adopt(rig.s, rig.started[0], false), 0);
+			supervise_serves(rig.s, rig.started[0]);
+		}
+		for (unsigned k = 0; k < rig.starts; k++)
+			states[k] = state_of(rig.started[k]);
+		supervise_status(rig.s, &status);
+		assert_string_equal(states, silences[i].states);
+		assert_string_equal(rig.retired, silences[i].retired);
+		assert_int_equal(status.restarts, silences[i].restarts);
+		assert_int_equal(status.silent, what == SILENT_FAILS || what == SILENT_HELD);
+		kill_all();
+		rig_close();
+	}
+}
+
+/* A tunnel of an earlier keeper's time that never comes is one that does not answer. */
+static void test_silent_from_the_beginning(void **state)
+{
+	pid_t pid = stranger();
+
+	rig_open("/bin/sh", "exec sleep 60");
+	assert_int_equal(supervise_adopt(rig.s, pid, false), 0);
+	supervise_lost(rig.s, pid);
+	rig.enough = 2;
+	loop_run(rig.loop);
+	assert_int_equal(rig.starts, 2);
+	assert_int_equal(state_of(pid), 'S');
+	supervise_serves(rig.s, rig.started[1]);
+	assert_int_equal(state_of(pid), 'D');
+	kill_all();
+	rig_close();
+}
+
 static const struct {
 	const char *name;
 	unsigned before; /* upgrades that succeed */
@@ -762,6 +836,8 @@ int main(void)
 		cmocka_unit_test(test_found),
 		cmocka_unit_test(test_outlives),
 		cmocka_unit_test(test_upgrades),
+		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_silent_from_the_beginning),
 		cmocka_unit_test(test_wrong),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_bad_file),

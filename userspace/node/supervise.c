@@ -28,6 +28,7 @@ struct supervise *supervise_new(struct loop *l, const char *path, char *const ar
 	s->drain_ms = drain_ms;
 	s->good_fd = -1;
 	s->backoff_ms = SUPERVISE_BACKOFF_MIN_MS;
+	s->silence_ms = SUPERVISE_SILENT_MS;
 	list_init(&s->generations);
 	return s;
 }
@@ -41,6 +42,7 @@ void supervise_free(struct supervise *s)
 	timer_cancel(&s->again);
 	timer_cancel(&s->stable);
 	timer_cancel(&s->deadline);
+	timer_cancel(&s->silence);
 	follow_stop(s);
 	if (s->good_fd >= 0)
 		close(s->good_fd);
@@ -49,8 +51,7 @@ void supervise_free(struct supervise *s)
 
 /* --- beginnings ----------------------------------------------------------------------------------------- */
 
-/* What to start after an accident: the file, or what served before it where that one fails. */
-static const char *program_path(const struct supervise *s, char buf[64])
+const char *program_path(const struct supervise *s, char buf[64])
 {
 	struct program now;
 
@@ -118,6 +119,8 @@ int supervise_adopt(struct supervise *s, pid_t pid, bool draining)
 	enum generation_state state;
 
 	if (g || s->stopping) {
+		if (g)
+			silence_ends(s, g);
 		if (g && draining)
 			drains(s, g);
 		return 0;
@@ -148,6 +151,7 @@ static void has_been_stable(struct timer *t)
 	struct supervise *s = container_of(t, struct supervise, stable);
 
 	s->backoff_ms = SUPERVISE_BACKOFF_MIN_MS;
+	s->silence_ms = SUPERVISE_SILENT_MS;
 	s->falls = 0;
 }
 
@@ -155,7 +159,8 @@ static void retire(struct supervise *s, struct generation *g)
 {
 	g->state = GENERATION_DRAINING;
 	if (!timer_armed(&g->kill))
-		generation_kill_after(g, (uint64_t)s->drain_ms + SUPERVISE_LATE_MS);
+		generation_kill_after(g,
+				      g->silent ? SUPERVISE_SILENT_END_MS : (uint64_t)s->drain_ms + SUPERVISE_LATE_MS);
 	s->h.retire(s->h.arg, g->pid);
 }
 
@@ -164,7 +169,9 @@ static void serve(struct supervise *s, struct generation *g)
 	bool upgrade = s->upgrading;
 
 	g->state = GENERATION_SERVING;
+	g->silent = false;
 	s->proved = true;
+	timer_cancel(&s->silence); /* the older one's */
 	program_is_good(s, g);
 	timer_set(s->loop, &s->stable, SUPERVISE_STABLE_MS, has_been_stable);
 	list_for_each (p, &s->generations) {
@@ -202,6 +209,7 @@ void supervise_hold(struct supervise *s)
 {
 	s->held = true;
 	timer_cancel(&s->again);
+	timer_cancel(&s->silence);
 	follow_stop(s);
 }
 
@@ -230,6 +238,7 @@ void supervise_stop(struct supervise *s, unsigned limit_ms)
 void supervise_status(const struct supervise *s, struct supervise_status *out)
 {
 	const struct generation *first = generation_in(s, GENERATION_SERVING);
+	bool silent = first && first->silent;
 	struct program now;
 	bool known = program_of_path(s->path, &now) == 0;
 
@@ -238,6 +247,7 @@ void supervise_status(const struct supervise *s, struct supervise_status *out)
 	out->pid = first ? first->pid : 0;
 	out->adopted = first && first->adopted;
 	out->upgrading = s->upgrading;
+	out->silent = silent;
 	out->restarts = s->restarts;
 	out->upgrades = s->upgrades;
 	out->failures = s->failures;

@@ -13,6 +13,10 @@
  * longer than SUPERVISE_UPGRADE_MS, it is ended, a line says why, and the older one goes on as if nothing had been: the
  * upgrade has failed, and its program is not started again until the file changes or somebody asks for it.
  *
+ * When the serving one is silent, which is to have lost its connection and not be back SUPERVISE_SILENT_MS later, it may
+ * be slow or hang for ever: a successor starts beside it, as for an upgrade, and again after pauses that grow while that
+ * fails. The older one drains when it is back, or is killed SUPERVISE_SILENT_END_MS after its successor serves.
+ *
  * When the serving one ends by accident, the next starts at once, and after pauses when that happens again and again.
  * Connections wait for it in the sockets that the keeper holds. What is started is the file at `path`, but that which
  * served last where the file is known to fail: a descriptor of it is kept.
@@ -31,9 +35,12 @@ enum {
 	SUPERVISE_BACKOFF_MAX_MS = 10000,
 	SUPERVISE_AT_ONCE = 5, /* so many ends of tunnels that served without a pause; then the least, doubled, up to */
 	SUPERVISE_SERVED_MAX_MS = 500,
-	SUPERVISE_STABLE_MS = 60000,	/* having run so long, all pauses are the shortest again */
-	SUPERVISE_UPGRADE_MS = 60000,	/* from the start of a successor until it serves */
-	SUPERVISE_LOST_MS = 1000,	/* for a successor to come back */
+	SUPERVISE_STABLE_MS = 60000,  /* having run so long, all pauses are the shortest again */
+	SUPERVISE_UPGRADE_MS = 60000, /* from the start of a successor until it serves */
+	SUPERVISE_LOST_MS = 1000,     /* for a successor to come back */
+	SUPERVISE_SILENT_MS = 5000,   /* doubled, up to */
+	SUPERVISE_SILENT_MAX_MS = 60000,
+	SUPERVISE_SILENT_END_MS = 60000,
 	SUPERVISE_END_MS = 15000,	/* from the order to end a successor that failed until it is killed */
 	SUPERVISE_LATE_MS = 60000,	/* beyond its own limit; then one that drains is killed */
 	SUPERVISE_GENERATIONS_MAX = 12, /* no upgrade while so many live */
@@ -67,6 +74,7 @@ struct supervise_status {
 	pid_t pid; /* that which serves, else that which starts; 0: none */
 	bool adopted;
 	bool upgrading;
+	bool silent;			       /* that which serves */
 	unsigned restarts, upgrades, failures; /* of the serving one; that succeeded; that failed */
 	char trouble[SUPERVISE_WHY_MAX];       /* why the last upgrade failed; "" */
 	unsigned n;
@@ -94,7 +102,8 @@ int supervise_adopt(struct supervise *s, pid_t pid, bool draining);
 void supervise_serves(struct supervise *s, pid_t pid);
 /* It will not serve, for this reason: as a successor it has failed. */
 void supervise_fails(struct supervise *s, pid_t pid, const char *why);
-/* It has lost its connection: a successor that does not serve SUPERVISE_LOST_MS later has failed. */
+/* It has lost its connection: a successor that does not serve SUPERVISE_LOST_MS later has failed, one that serves is
+ * silent until supervise_adopt(). */
 void supervise_lost(struct supervise *s, pid_t pid);
 /* Starts a successor. `done` is called once, perhaps before this returns; may be NULL. */
 void supervise_upgrade(struct supervise *s, supervise_done done, void *arg);

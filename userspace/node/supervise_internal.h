@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What supervise.c (who starts, serves and drains), supervise_ended.c, supervise_upgrade.c, supervise_follow.c (the file)
- * and generation.c (one process) share. */
+/* What supervise.c (who starts, serves and drains), supervise_ended.c, supervise_upgrade.c, supervise_silent.c,
+ * supervise_follow.c (the file) and generation.c (one process) share. */
 #pragma once
 #include <signal.h>
 
@@ -17,6 +17,7 @@ struct generation {
 	bool adopted; /* not our child */
 	struct io io; /* its pidfd: tells its end, whoever started it */
 	struct timer kill;
+	bool silent; /* it has lost its connection, and is not back yet */
 	struct program program;
 	int program_fd;
 	char name[PATH_MAX];
@@ -31,6 +32,8 @@ struct supervise {
 	struct list generations;
 	unsigned n;
 	struct timer again, stable, deadline; /* the next start; falls are forgotten; of an upgrade */
+	struct timer silence;		      /* of that which serves */
+	unsigned silence_ms;
 	bool held, stopping, upgrading;
 	bool proved;			      /* some tunnel of this configuration has served */
 	unsigned backoff_ms, falls, restarts; /* falls: ends of tunnels that served, one soon after the other */
@@ -68,6 +71,13 @@ void upgrade_late(struct timer *t);
 /* What it runs has failed, and is not started again by itself; has served, and is what to go back to. */
 void program_is_bad(struct supervise *s, const struct generation *g);
 void program_is_good(struct supervise *s, const struct generation *g);
+/* Starts a successor of that which serves; `path` is run. Answers `done` as supervise_upgrade() does. */
+void upgrade_begin(struct supervise *s, const char *path, supervise_done done, void *arg);
+/* What to start after an accident: the file, or what served before it where that one fails. */
+const char *program_path(const struct supervise *s, char buf[64]);
+/* supervise_silent.c: it has lost its connection; is back. */
+void silence_begins(struct supervise *s, struct generation *g);
+void silence_ends(struct supervise *s, struct generation *g);
 /* supervise_follow.c: looks whether the file is another one than that which serves. */
 void follow_look(struct supervise *s);
 void follow_stop(struct supervise *s);

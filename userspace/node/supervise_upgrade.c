@@ -95,10 +95,13 @@ static void upgrade_lost(struct timer *t)
 
 void supervise_lost(struct supervise *s, pid_t pid)
 {
-	const struct generation *g = generation_find(s, pid);
+	struct generation *g = generation_find(s, pid);
 
-	if (g && g->state == GENERATION_STARTING && s->upgrading)
+	if (!g || s->stopping)
+		return;
+	if (g->state == GENERATION_STARTING && s->upgrading)
 		timer_set(s->loop, &s->deadline, SUPERVISE_LOST_MS, upgrade_lost);
+	silence_begins(s, g);
 }
 
 /* --- its beginning --------------------------------------------------------------------------------------- */
@@ -141,7 +144,7 @@ static int may_upgrade(struct supervise *s, supervise_done done, void *arg)
 	return e;
 }
 
-void supervise_upgrade(struct supervise *s, supervise_done done, void *arg)
+void upgrade_begin(struct supervise *s, const char *path, supervise_done done, void *arg)
 {
 	char why[SUPERVISE_WHY_MAX];
 	struct generation *g;
@@ -152,15 +155,20 @@ void supervise_upgrade(struct supervise *s, supervise_done done, void *arg)
 	s->upgrading = true;
 	s->done = done;
 	s->done_arg = arg;
-	g = generation_spawn(s, s->path, generation_in(s, GENERATION_SERVING)->pid);
+	g = generation_spawn(s, path, generation_in(s, GENERATION_SERVING)->pid);
 	if (!g) {
 		e = -errno;
-		program_of_path(s->path, &s->bad);
-		snprintf(why, sizeof why, "cannot start %.256s: %s", s->path, strerror(-e));
+		program_of_path(path, &s->bad);
+		snprintf(why, sizeof why, "cannot start %.256s: %s", path, strerror(-e));
 		upgrade_over(s, e, why);
 		return;
 	}
 	timer_set(s->loop, &s->deadline, SUPERVISE_UPGRADE_MS, upgrade_late);
 	log_info(target, "upgrade: started process %d, %s", (int)g->pid, g->name);
 	s->h.started(s->h.arg, g->pid);
+}
+
+void supervise_upgrade(struct supervise *s, supervise_done done, void *arg)
+{
+	upgrade_begin(s, s->path, done, arg);
 }
