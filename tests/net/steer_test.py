@@ -336,20 +336,24 @@ def _(bed):
         bed.kill_agent()
         os.unlink(f"{bed.folder()}/{name}")
         if name == "lookup":  # a link without a pin goes from a work queue
-            inode = os.stat(f"/run/netns/{bed.pod.ns}").st_ino
-            until(lambda: inode not in (x.get("netns_ino") for x in json.loads(sh("bpftool", "-j", "link"))), "the link to go")
+            until(lambda: not is_looked_up(bed.pod), "the link to go")
         bed.start()
         bed.steer()
         bed.works()
     equal(len(set(programs(bed))), len(programs(bed)), "programs that are attached once")
 
 
-def new_sandbox(name, before):
-    row(name)(functools.partial(in_new_sandbox, before))
+def is_looked_up(pod):
+    inode = os.stat(f"/run/netns/{pod.ns}").st_ino
+    return inode in (x.get("netns_ino") for x in json.loads(sh("bpftool", "-j", "link")))
 
 
-def in_new_sandbox(before, bed):
-    """The sandbox was made anew: what the pins hold in the old namespace goes."""
+def new_sandbox(name, before, stays=True):
+    row(name)(functools.partial(in_new_sandbox, before, stays))
+
+
+def in_new_sandbox(before, stays, bed):
+    """The sandbox was made anew: the old namespace, which lives, stays steered where the pins say which it is."""
     bed.kill_agent()
     before(bed)
     with extra(bed.net, "new") as new:
@@ -363,13 +367,12 @@ def in_new_sandbox(before, bed):
         equal(bed.ask(new, bed.remote.ip4, APP).who, "agent=15001", "who answers in the new namespace")
         bed.driver.ask("detach", bed.pod.uid, 0)
         bed.steered = False
-        if bed.hook == "tcx":
-            until(lambda: "steer" not in sh("nsenter", f"--net=/run/netns/{bed.pod.ns}", "bpftool", "net"), "no programs")
+        until(lambda: is_looked_up(bed.pod) == stays, "the old namespace to stay steered" if stays else "no program in it")
 
 
 new_sandbox("same-uid-in-a-new-namespace", lambda bed: None)
 new_sandbox("same-uid-in-a-new-namespace-other-abi", lambda bed: other_abi(bed))
-new_sandbox("same-uid-in-a-new-namespace-no-lookup", lambda bed: os.unlink(f"{bed.folder()}/lookup"))
+new_sandbox("same-uid-in-a-new-namespace-no-lookup", lambda bed: os.unlink(f"{bed.folder()}/lookup"), stays=False)
 
 
 @row("other-hook-replaces", hooks=("tcx", "clsact"))
@@ -592,6 +595,26 @@ def _(bed):
         bed.driver.ask("attach", "lost", f"/run/netns/{lost.ns}")
         bed.driver.ask("detach", "lost", "100")
         same(lost, before)
+    equal(os.listdir(f"{bed.pins}/v1"), [bed.pod.uid], "pins")
+    bed.works()
+
+
+@row("namespace-stays-steered-when-another-takes-its-uid")
+def _(bed):
+    """Its record was lost and its pod made anew, but it lives."""
+    with extra(bed.net, "first") as first, extra(bed.net, "second") as second:
+        for ns in first.ns, second.ns:
+            batch(ns, "link set lo up", f"link add eth0 type veth peer name v-{ns[-8:]} netns {bed.node.ns}", "link set eth0 up")
+        bed.driver.ask("attach", "same", f"/run/netns/{first.ns}")
+        bed.driver.ask("forget", "same")
+        steered = trace(first)
+        bed.driver.ask("attach", "same", f"/run/netns/{second.ns}")
+        equal(trace(first), steered, "what is in the first one")
+        bed.driver.ask("detach", "same", "100")
+        equal(trace(first), steered, "what is in the first one, later")
+        check(is_looked_up(first) and not is_looked_up(second), "whose SYNs are looked up")
+        equal(bed.driver.ask("collect", bed.pod.uid), "0", "collected while it lives")
+    until(lambda: bed.driver.ask("collect", bed.pod.uid) == "1", "one to collect")
     equal(os.listdir(f"{bed.pins}/v1"), [bed.pod.uid], "pins")
     bed.works()
 

@@ -22,7 +22,7 @@ int lookup_pinned(const struct pins *pins, uint64_t *inode)
 	return info.prog_id;
 }
 
-/* drop_strangers() has seen to it that a pinned link is in this namespace. */
+/* part_from_strangers() has seen to it that a pinned link is in this namespace. */
 int lookup_attach(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	int prog = p->object.prog[PROG_LOOKUP], fd, e;

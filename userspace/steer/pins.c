@@ -202,6 +202,19 @@ bool pins_hold(const struct pins *p)
 	       here.st_dev == named.st_dev;
 }
 
+int pins_set_aside(struct pins *p, const char *pin_dir, const char *uid, uint64_t inode, char why[STEER_WHY_MAX])
+{
+	char name[2 * STEER_UID_MAX], path[PIN_PATH_MAX];
+
+	snprintf(name, sizeof name, "%s_%llu", uid, (unsigned long long)inode);
+	if (!uid_fits(name) || (size_t)snprintf(path, sizeof path, "%s/v1/%s", pin_dir, name) >= sizeof path)
+		return failed(why, -ENAMETOOLONG, "%s", name);
+	if (rename(p->path, path) < 0)
+		return failed(why, -errno, "cannot set aside %s as %s", p->path, name);
+	pins_close(p);
+	return 0;
+}
+
 void pins_drop_one(void *arg, const char *name)
 {
 	pin_drop(arg, name);

@@ -34,6 +34,9 @@ int pins_open(struct pins *p, const char *pin_dir, const char *uid, char why[STE
 void pins_close(struct pins *p);
 /* Removes every pin and the folder, and closes. */
 void pins_remove(struct pins *p);
+/* What holds up another namespace than it is for now goes on doing so as PIN_DIR/v1/UID_INODE, which nobody knows: it is
+ * collected with its namespace. Closes. */
+int pins_set_aside(struct pins *p, const char *pin_dir, const char *uid, uint64_t inode, char why[STEER_WHY_MAX]);
 
 /* Is the folder still the one that its name leads to? */
 bool pins_hold(const struct pins *p);

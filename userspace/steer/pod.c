@@ -98,17 +98,24 @@ static bool pins_are_here(const struct steer_pod *p)
 }
 
 /* Pins of the same UID for another namespace (a sandbox made anew) hold nothing up here, and their links must not
- * be taken for ours: devices have the same numbers everywhere. */
-static void drop_strangers(struct steer_pod *p)
+ * be taken for ours: devices have the same numbers everywhere. But that namespace may live, and stays steered. */
+static int part_from_strangers(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
 	struct steer_conf conf;
+	uint64_t inode = 0;
+	int e;
 
 	if (!p->pins.existed || pins_are_here(p))
-		return;
+		return 0;
+	if (lookup_pinned(&p->pins, &inode) >= 0 && inode) {
+		e = pins_set_aside(&p->pins, p->steer->pin_dir, p->uid, inode, why);
+		return e ? e : pins_open(&p->pins, p->steer->pin_dir, p->uid, why);
+	}
 	if (object_conf_read(&p->pins, &conf) == 0)
 		shared_forget(&p->steer->shared, conf.netns_cookie, conf.owner);
 	pins_each(&p->pins, pins_drop_one, &p->pins);
 	p->pins.existed = false;
+	return 0;
 }
 
 static int climb(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
@@ -120,8 +127,9 @@ static int climb(struct steer_pod *p, const struct steer_sockets *socks, char wh
 	e = pod_enter(p, why);
 	if (e)
 		return e;
-	drop_strangers(p);
-	e = lookup_refuse_second(p, why);
+	e = part_from_strangers(p, why);
+	if (!e)
+		e = lookup_refuse_second(p, why);
 	if (!e)
 		e = object_load(&p->object, &p->steer->shared, &p->pins, p->ns.cookie, &p->adopted, why);
 	if (!e)
