@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -306,6 +307,34 @@ def broken_later(bed):
     bed.mesh.service("later", ["10.72.0.9"], {80: 8080}, ["b1"])
     bed.mesh.save()
     until(lambda: "later" in str(agent.config_dump()["services"]), "the repaired file to be taken")
+
+
+TCP15001, UDP15053, RAW4 = 0, 4, 5
+OFFERS = {
+    "a-pipe": (TCP15001, lambda pod: os.fdopen(os.pipe()[0], "rb")),
+    "a-file": (TCP15001, lambda pod: open("/dev/null", "rb")),
+    "a-socket-that-does-not-listen": (TCP15001, lambda pod: pod.socket()),
+    "a-listener-of-another-namespace": (TCP15001, lambda pod: socket.create_server(("127.0.0.1", 0))),
+    "a-listener-where-a-datagram-socket-is-due": (UDP15053, lambda pod: pod.listen(8099)),
+    "a-datagram-socket-where-a-raw-one-is-due": (RAW4, lambda pod: pod.socket(kind=socket.SOCK_DGRAM)),
+}
+
+
+def offers(bed):
+    """What a keeper sends as a pod's sockets is looked at: the pod is refused, and the tunnel goes on."""
+    zds = bed.a1.node.agent.zds
+    for name, (number, make) in OFFERS.items():
+        with make(bed.u1) as s:
+            said = zds.offer(bed.u1, sockets=[(number, s.fileno())])
+        check("is no listener, or not of its namespace" in said, f"{name}: {said!r}")
+    said = zds.offer(bed.u1, netns=f"/proc/{bed.a1.node.agent.process.pid}/ns/net")
+    check("is the tunnel's own" in said, f"its own namespace: {said!r}")
+    with pair(bed.a1, bed.b1) as (c, s):
+        traffic.echo(c, s)
+
+
+if "dropin" in kinds():
+    T.row("dropin/sockets-that-are-none-are-refused", fixture("dropin", "dropin"))(offers)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 #include "data/pod.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <ports.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -109,6 +111,46 @@ static int check_mark(const struct pod *p, const struct data_options *o, char wh
 	return -EINVAL;
 }
 
+static bool option_is(int fd, int name, int want)
+{
+	int value = 0;
+	socklen_t len = sizeof value;
+
+	return getsockopt(fd, SOL_SOCKET, name, &value, &len) == 0 && value == want;
+}
+
+/* Is it what it came as, and of the pod's namespace? */
+static bool fits(const struct pod *p, enum pod_socket which)
+{
+	int fd = p->socket[which];
+	bool is;
+
+	if (which == POD_RAW4 || which == POD_RAW6)
+		is = option_is(fd, SO_TYPE, SOCK_RAW);
+	else if (which == POD_DNS_UDP)
+		is = option_is(fd, SO_PROTOCOL, IPPROTO_UDP);
+	else
+		is = option_is(fd, SO_PROTOCOL, IPPROTO_TCP) && option_is(fd, SO_ACCEPTCONN, 1);
+	return is && netns_cookie_of(fd) == p->netns.cookie;
+}
+
+static int own_namespace(const struct pod *p, char why[DATA_WHY_MAX])
+{
+	snprintf(why, DATA_WHY_MAX, "pod %s/%s: its network namespace is the tunnel's own", p->ns, p->name);
+	return -EINVAL;
+}
+
+static int check_sent(const struct pod *p, char why[DATA_WHY_MAX])
+{
+	for (int i = 0; i < DATA_SOCKETS; i++)
+		if (p->socket[i] >= 0 && !fits(p, i)) {
+			snprintf(why, DATA_WHY_MAX, "pod %s/%s: socket %d is no listener, or not of its namespace",
+				 p->ns, p->name, i);
+			return -EINVAL;
+		}
+	return 0;
+}
+
 /* What is accepted inherits it. Connections to 15001 come from the pod itself, those to 15008 have HTTP/2's pings. */
 static void tune_listeners(const struct pod *p, const struct data_options *o)
 {
@@ -157,8 +199,12 @@ struct pod *pod_new(const struct data_plane *d, const struct data_pod *spec, cha
 	e = netns_identify(p->netns_fd, &p->netns);
 	if (e < 0)
 		snprintf(why, DATA_WHY_MAX, "pod %s/%s: not a network namespace: %s", p->ns, p->name, strerror(-e));
+	else if (p->kind == DATA_POD_NODE && netns_inside(p->netns.inode))
+		e = own_namespace(p, why);
 	else if (!p->own_sockets)
 		e = check_mark(p, &d->o, why);
+	if (!e && !p->own_sockets)
+		e = check_sent(p, why);
 	if (!e && (p->own_sockets || d->o.socks))
 		e = open_inside(p, &d->o, why);
 	if (e < 0) {

@@ -73,18 +73,24 @@ bool netns_inside(uint64_t id)
 	return home_fd >= 0 && here == id;
 }
 
-static uint64_t cookie_here(void)
+uint64_t netns_cookie_of(int socket)
 {
 	uint64_t cookie = 0;
 	socklen_t len = sizeof cookie;
+
+	return getsockopt(socket, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0 ? 0 : cookie;
+}
+
+static uint64_t cookie_here(void)
+{
+	uint64_t cookie;
 	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	if (s < 0)
 		s = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (s < 0)
 		return 0;
-	if (getsockopt(s, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
-		cookie = 0;
+	cookie = netns_cookie_of(s);
 	close(s);
 	return cookie;
 }

@@ -22,6 +22,8 @@ struct netns_id {
 };
 /* Checks that `fd` is a network namespace (-EINVAL else) and reads its identity. Enters it for the cookie. */
 int netns_identify(int fd, struct netns_id *out);
+/* Of the namespace that a socket is in; 0 where it could not be read. */
+uint64_t netns_cookie_of(int socket);
 /* Opens a path and checks it. Descriptor or -errno. */
 int netns_open(const char *path);
 /* Looks for namespaces that live, though the names that we knew are gone: once through all processes, then through

@@ -53,10 +53,13 @@ class ZdsServer:
         self.acks.append(error)
         return error
 
-    def _add(self, c, pod):
+    def _add(self, c, pod, netns=None, sockets=()):
+        """`sockets`: (number in our extension, descriptor)."""
         info = encode(1, pod.name.encode()) + encode(2, pod.namespace.encode()) + encode(3, pod.sa.encode())
-        with open(f"/run/netns/{pod.ns}", "rb") as ns:
-            return self._ask(c, encode(1, encode(1, pod.uid.encode()) + encode(2, info)), [ns.fileno()])
+        more = encode(100, bytes(n for n, _ in sockets)) if sockets else b""
+        with open(netns or f"/run/netns/{pod.ns}", "rb") as ns:
+            return self._ask(c, encode(1, encode(1, pod.uid.encode()) + encode(2, info) + more),
+                             [ns.fileno(), *(fd for _, fd in sockets)])
 
     def _each(self, fn):
         with self.lock:
@@ -70,6 +73,11 @@ class ZdsServer:
         with self.lock:
             self.pods[pod.uid] = pod
             self._each(lambda c: self._add(c, pod))
+
+    def offer(self, pod, netns=None, sockets=()):
+        """Adds a pod that is not kept here; what the newest tunnel answers."""
+        with self.lock:
+            return self._add(self.conns[-1], pod, netns, sockets)
 
     def remove(self, pod):
         with self.lock:
