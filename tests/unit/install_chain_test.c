@@ -585,6 +585,30 @@ static void test_label(void **state)
 	assert_string_equal(got, "t:t:t:s0");
 }
 
+/* Somebody's change between the reading and the rename is not lost. */
+static void test_rewrite(void **state)
+{
+	char why[POD_WHY_MAX] = "", path[PATH_MAX], other[PATH_MAX], *text;
+	struct stat st;
+	size_t len;
+
+	folder_clear();
+	snprintf(path, sizeof path, "%s", path_of("list"));
+	snprintf(other, sizeof other, "%s", path_of("other"));
+	file_put("list", "first");
+	assert_int_equal(install_file_read(path, &text, &len, 100, &st), 0);
+	free(text);
+	assert_int_equal(install_file_rewrite(path, &st, "ours", 4, why), 0);
+	file_put("other", "other");
+	assert_int_equal(rename(other, path), 0);
+	assert_int_equal(install_file_rewrite(path, &st, "ours", 4, why), -EAGAIN);
+	assert_non_null(strstr(why, "is being written"));
+	assert_int_equal(install_file_read(path, &text, &len, 100, &st), 0);
+	assert_string_equal(text, "other");
+	free(text);
+	assert_int_not_equal(access(path_of("list" INSTALL_UNFINISHED), F_OK), 0);
+}
+
 static void test_copy(void **state)
 {
 	char why[POD_WHY_MAX] = "", from[PATH_MAX], to[PATH_MAX];
@@ -633,7 +657,8 @@ int main(void)
 		cmocka_unit_test(test_rows),	      cmocka_unit_test(test_removal),
 		cmocka_unit_test(test_mode_and_link), cmocka_unit_test(test_not_a_file),
 		cmocka_unit_test(test_limits),	      cmocka_unit_test(test_label),
-		cmocka_unit_test(test_being_written), cmocka_unit_test(test_copy),
+		cmocka_unit_test(test_being_written), cmocka_unit_test(test_rewrite),
+		cmocka_unit_test(test_copy),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);

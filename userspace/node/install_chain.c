@@ -56,15 +56,6 @@ static int in_file(const char *path, char *why)
 	return install_failed(why, -ENOTSUP, "%.500s: %s", path, line);
 }
 
-static bool is_same(const char *path, const struct stat *was)
-{
-	struct stat is;
-
-	return stat(path, &is) == 0 && is.st_ino == was->st_ino && is.st_dev == was->st_dev &&
-	       is.st_size == was->st_size && is.st_mtim.tv_sec == was->st_mtim.tv_sec &&
-	       is.st_mtim.tv_nsec == was->st_mtim.tv_nsec;
-}
-
 /* Nobody's change is lost: not of who has it open for writing, and not of who replaced it since it was read. */
 static int list_put(const struct install *in, const struct install_conf *f, const char *place, char *why)
 {
@@ -80,10 +71,12 @@ static int list_put(const struct install *in, const struct install_conf *f, cons
 		e = in_file(from, why);
 	if (!e && len > INSTALL_LIST_MAX)
 		e = install_failed(why, -EFBIG, "%.900s would have more than %d bytes", to, INSTALL_LIST_MAX);
-	if (!e && (install_file_busy(from) || !is_same(from, &f->st)))
-		e = install_failed(why, -EAGAIN, "%.900s is being written", from);
-	if (!e)
-		e = install_file_write(to, text, len, f->st.st_mode & 07777, why);
+	if (!e && !f->list.single) {
+		e = install_file_rewrite(to, &f->st, text, len, why);
+	} else if (!e) {
+		e = install_file_changed(from, &f->st) ? install_failed(why, -EAGAIN, "%.900s is being written", from)
+						       : install_file_write(to, text, len, f->st.st_mode & 07777, why);
+	}
 	if (!e && f->list.single) /* only now: until then the runtime took it */
 		e = install_file_remove(from, why);
 	if (!e)

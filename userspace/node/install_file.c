@@ -135,6 +135,7 @@ void install_folder_tidy(const char *folder)
 /* --- one that is not finished ----------------------------------------------------------------------------- */
 
 struct unfinished {
+	const struct stat *was; /* what it must still be; NULL: anything */
 	char folder[PATH_MAX], path[PATH_MAX], temporary[PATH_MAX];
 	int fd;
 	struct stat old; /* of the file that it replaces; zeroed: none */
@@ -236,12 +237,23 @@ static void folder_sync(const char *folder)
 	}
 }
 
+bool install_file_changed(const char *path, const struct stat *was)
+{
+	struct stat is;
+
+	return install_file_busy(path) || stat(path, &is) < 0 || is.st_ino != was->st_ino || is.st_dev != was->st_dev ||
+	       is.st_size != was->st_size || is.st_mtim.tv_sec != was->st_mtim.tv_sec ||
+	       is.st_mtim.tv_nsec != was->st_mtim.tv_nsec;
+}
+
 /* `e`: whether writing went well. Owed after unfinished_open(), also when that failed. */
 static int unfinished_end(struct unfinished *u, int e, const char *path, char *why)
 {
 	if (!e) {
 		label_set(u);
-		if (fsync(u->fd) < 0 || rename(u->temporary, u->path) < 0)
+		if (fsync(u->fd) == 0 && u->was && install_file_changed(u->path, u->was))
+			e = install_failed(why, -EAGAIN, "%.900s is being written", path);
+		else if (fsync(u->fd) < 0 || rename(u->temporary, u->path) < 0)
 			e = install_failed(why, -errno, "cannot write %.900s: %s", path, strerror(errno));
 	}
 	if (u->fd >= 0)
@@ -255,9 +267,9 @@ static int unfinished_end(struct unfinished *u, int e, const char *path, char *w
 
 /* --- writing ---------------------------------------------------------------------------------------------- */
 
-int install_file_write(const char *path, const char *text, size_t len, mode_t mode, char why[POD_WHY_MAX])
+static int write_text(const char *path, const struct stat *was, const char *text, size_t len, mode_t mode, char *why)
 {
-	struct unfinished u = {.fd = -1};
+	struct unfinished u = {.was = was, .fd = -1};
 	int e = unfinished_open(&u, path, true, mode, why);
 
 	for (size_t done = 0; !e && done < len;) {
@@ -268,6 +280,16 @@ int install_file_write(const char *path, const char *text, size_t len, mode_t mo
 		done += n > 0 ? (size_t)n : 0;
 	}
 	return unfinished_end(&u, e, path, why);
+}
+
+int install_file_write(const char *path, const char *text, size_t len, mode_t mode, char why[POD_WHY_MAX])
+{
+	return write_text(path, NULL, text, len, mode, why);
+}
+
+int install_file_rewrite(const char *path, const struct stat *was, const char *text, size_t len, char why[POD_WHY_MAX])
+{
+	return write_text(path, was, text, len, was->st_mode & 07777, why);
 }
 
 int install_file_copy(const char *from, const char *path, mode_t mode, char why[POD_WHY_MAX])

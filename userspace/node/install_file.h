@@ -21,9 +21,13 @@ int install_file_read(const char *path, char **out, size_t *len, size_t max, str
 /* Is somebody writing it now? A read lease is granted only while nobody has the file open for writing; where there are no
  * leases, nobody can tell. SIGIO must be ignored: who comes to write meanwhile sends it. */
 bool install_file_busy(const char *path);
+/* Is somebody writing it, or is it another one than `was`? */
+bool install_file_changed(const char *path, const struct stat *was);
 /* Puts the text in the file's place, whose owner stays if he can. A symbolic link stays: the file that it leads to is
  * replaced. The SELinux label is the one that it had, or of another file of the folder. -errno and a line in `why`. */
 int install_file_write(const char *path, const char *text, size_t len, mode_t mode, char why[POD_WHY_MAX]);
+/* The same for a file that was read and must still be what `was` says, by a look right before the rename: -EAGAIN. */
+int install_file_rewrite(const char *path, const struct stat *was, const char *text, size_t len, char why[POD_WHY_MAX]);
 /* The same with the contents of `from`, but a symbolic link is replaced: programs are often links to one that is many. */
 int install_file_copy(const char *from, const char *path, mode_t mode, char why[POD_WHY_MAX]);
 /* 1: they are equal; 0: they are not, or `b` is not there; -errno: `a` cannot be read. */
