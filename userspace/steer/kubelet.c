@@ -70,8 +70,9 @@ static int find_host_kubelet(struct steer *s, char path[PATH_MAX], uint64_t *id)
 		uint64_t other_id;
 		int f;
 
-		if (!isdigit((unsigned char)entry->d_name[0]) || !is_kubelet(entry->d_name) || !is_roots(entry->d_name) ||
-		    !same_namespace(entry->d_name, "pid") || !same_namespace(entry->d_name, "mnt"))
+		if (!isdigit((unsigned char)entry->d_name[0]) || !is_kubelet(entry->d_name) ||
+		    !is_roots(entry->d_name) || !same_namespace(entry->d_name, "pid") ||
+		    !same_namespace(entry->d_name, "mnt"))
 			continue;
 		f = cgroup_of(s, atoi(entry->d_name), other, &other_id);
 		if (e == -ESRCH) {
