@@ -68,7 +68,7 @@ static void test_who_is_one(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		struct sources *all = sources_new(loop, 1);
+		struct sources *all = sources_new(loop);
 		struct source *a = get(all, rows[i].a, rows[i].known), *b = get(all, rows[i].b, rows[i].known);
 
 		if ((a == b) != rows[i].same)
@@ -83,7 +83,7 @@ static void test_who_is_one(void **state)
 
 static void test_floods_are_remembered(void **state)
 {
-	struct sources *all = sources_new(loop, 1);
+	struct sources *all = sources_new(loop);
 	struct source *s = get(all, "10.0.0.1", true);
 
 	forward(0);
@@ -108,7 +108,7 @@ static void test_floods_are_remembered(void **state)
 /* One that nobody asks for again goes when its bucket is looked at. */
 static void test_forgotten(void **state)
 {
-	struct sources *all = sources_new(loop, 1);
+	struct sources *all = sources_new(loop);
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < 1000; i++) {
@@ -138,9 +138,8 @@ static void test_few_descriptors(void **state)
 {
 	static const struct {
 		rlim_t files;
-		unsigned workers, streams;
-	} rows[] = {
-		{1024, 1, 256}, {65536, 2, 8192}, {65536, 1, 16384}, {1 << 20, 2, SOURCE_STREAMS_MAX}, {100, 4, 256}};
+		unsigned streams;
+	} rows[] = {{1024, 512}, {20000, 10000}, {1 << 20, SOURCE_STREAMS_MAX}, {100, 256}};
 	struct rlimit was, now;
 
 	getrlimit(RLIMIT_NOFILE, &was);
@@ -150,7 +149,7 @@ static void test_few_descriptors(void **state)
 		now = (struct rlimit){rows[i].files, was.rlim_max};
 		if (setrlimit(RLIMIT_NOFILE, &now) < 0)
 			continue; /* the machine has fewer */
-		all = sources_new(loop, rows[i].workers);
+		all = sources_new(loop);
 		assert_int_equal(all->streams_max, rows[i].streams);
 		sources_free(all);
 	}

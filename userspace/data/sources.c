@@ -9,7 +9,7 @@
 
 enum { STREAMS_LEAST = 256 };
 
-struct sources *sources_new(struct loop *l, unsigned workers)
+struct sources *sources_new(struct loop *l)
 {
 	struct sources *all = calloc(1, sizeof *all);
 	struct rlimit r;
@@ -22,8 +22,8 @@ struct sources *sources_new(struct loop *l, unsigned workers)
 	list_init(&all->turn);
 	list_init(&all->asking);
 	all->streams_max = SOURCE_STREAMS_MAX;
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur / 4 / workers < all->streams_max)
-		all->streams_max = (unsigned)(r.rlim_cur / 4 / workers);
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur / 2 < all->streams_max)
+		all->streams_max = (unsigned)(r.rlim_cur / 2);
 	if (all->streams_max < STREAMS_LEAST)
 		all->streams_max = STREAMS_LEAST;
 	return all;

@@ -11,7 +11,7 @@ enum {
 	SOURCE_CONNS_MAX = 4096,    /* HBONE connections of a source on a worker; one more is refused */
 	SOURCE_WAITING_MAX = 512,   /* of these not yet through with TLS; for one more the oldest goes */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
-	SOURCE_STREAMS_MAX = 32768, /* requests; fewer where descriptors are (a quarter of them); one more is refused */
+	SOURCE_STREAMS_MAX = 32768, /* requests; fewer where descriptors are (half of them); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
 	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
 	SOURCE_BUCKETS = 256,
@@ -42,8 +42,8 @@ struct sources {
 	unsigned streams_max; /* SOURCE_STREAMS_MAX, or what descriptors allow */
 };
 
-/* `workers` share the descriptors. NULL: no memory. */
-struct sources *sources_new(struct loop *l, unsigned workers);
+/* NULL: no memory. */
+struct sources *sources_new(struct loop *l);
 /* There are no references any more. Takes NULL. */
 void sources_free(struct sources *all);
 /* A reference. NULL: no memory. */
