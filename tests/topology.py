@@ -44,6 +44,21 @@ def batch(ns, *lines):
             sh("ip", "-n", ns, *flag, "-batch", "-", input="\n".join(some) + "\n")
 
 
+class Unwound:
+    """What rows stand on. `_begin()` starts it, and puts on self.stack what ends it: in reverse, at the end or when the start
+    fails half-way."""
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            self.stack = stack
+            self._begin()
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        self.stack.close()
+
+
 @contextlib.contextmanager
 def inside(ns):
     """This thread is in namespace `ns` meanwhile."""

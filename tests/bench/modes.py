@@ -7,7 +7,6 @@
   culvert-dropin    the tunnel alone, over istio-cni's rules, fed like ztunnel
   ztunnel           the binary that $ZTUNNEL names, over istio-cni's rules, fed by our ZDS and CA
   envoy             $ENVOY as HBONE proxy beside client and server; the client dials it, nothing is captured"""
-import contextlib
 import json
 import os
 import select
@@ -15,7 +14,7 @@ import subprocess
 
 from lib import agents, dns, peers, pki
 from lib.mesh import Mesh
-from topology import Network, stop, wait_for
+from topology import Network, Unwound, stop, wait_for
 
 KINDS = {"culvert-bpf": "culvert", "culvert-iptables": "culvert-iptables", "culvert-dropin": "dropin",
          "ztunnel": "ztunnel"}
@@ -25,7 +24,7 @@ READY = 10  # seconds
 LIMITS = {"max_connections": 65536, "max_pending_requests": 65536, "max_requests": 65536}
 
 
-class Bed:
+class Bed(Unwound):
     """Context manager: a network, servers in its pods, agents with the pods enrolled."""
 
     servers = ("a1", "a2", "b1")
@@ -33,20 +32,9 @@ class Bed:
     def __init__(self, mode, folder, ca, pods=Network.PODS, prepare=None):
         self.mode, self.folder, self.ca, self.prepare = mode, folder, ca, prepare
         self.net = Network("bench", pods)
-        self.stack, self.agents = contextlib.ExitStack(), []
+        self.agents = []
 
-    def __enter__(self):
-        try:
-            self._start()
-        except BaseException:
-            self.stack.close()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
-
-    def _start(self):
+    def _begin(self):
         os.makedirs(self.folder)
         self.stack.enter_context(self.net)
         for name in self.servers:

@@ -15,7 +15,7 @@ import modes
 from figures import NODE_PODS
 from lib import agents, cni
 from lib.mesh import Mesh
-from topology import Network, inside, sh, wait_for
+from topology import Network, Unwound, inside, sh, wait_for
 
 MODES = ("culvert-bpf", "culvert-iptables")
 ADD_PATH, DEL_PATH, PORT_OUTBOUND = "/cmdadd", "/v1/cmddel", 15001  # cni_abi.h, ports.h
@@ -114,26 +114,15 @@ def is_free(pod):
         return True
 
 
-class Place:
+class Place(Unwound):
     """Context manager: the pods, on the first node, and the keepers, each in a node's namespace."""
 
     def __init__(self, folder, ca):
-        self.folder, self.ca, self.stack = folder, ca, contextlib.ExitStack()
+        self.folder, self.ca = folder, ca
         self.net = Network("bench", tuple((1, f"p{i}", i, True) for i in range(2, NODE_PODS + 2)))
         self.keepers = {}
 
-    def __enter__(self):
-        try:
-            self._start()
-        except BaseException:
-            self.stack.close()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
-
-    def _start(self):
+    def _begin(self):
         os.makedirs(self.folder)
         sh("mount", "-t", "tmpfs", "tmpfs", self.folder)
         self.stack.callback(sh, "umount", "-l", self.folder, ok=False)

@@ -17,7 +17,7 @@ import urllib.parse
 from chart import TREE, read_file
 from lib import traffic
 from lib.bed import Bed, pair
-from lib.net import folder, scale, stop
+from lib.net import Unwound, folder, scale, stop
 from lib.rows import Skip, Table, check, equal, until
 
 sys.path.insert(0, f"{TREE}/tests/e2e")
@@ -156,21 +156,15 @@ def promtool_alerts():
 # --- real agents ---------------------------------------------------------------------------------------------------------
 
 
-class Agents:
+class Agents(Unwound):
     """Two nodes' tunnels under a keeper each, fed by a stand-in for istiod, and a keeper in Kubernetes with the plugin installed."""
 
-    def __enter__(self):
-        with contextlib.ExitStack() as stack:
-            self.bed = stack.enter_context(Bed(("culvert", "culvert"), prepare=Agents.prepare))
-            self.place = stack.enter_context(KubePlace(prepare=Agents.install))
-            self.place.wait_in()
-            until(lambda: "istio_cni_install_ready 1" in self.keeper(), "the plugin to be installed")
-            self.talk()
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
+    def _begin(self):
+        self.bed = self.stack.enter_context(Bed(("culvert", "culvert"), prepare=Agents.prepare))
+        self.place = self.stack.enter_context(KubePlace(prepare=Agents.install))
+        self.place.wait_in()
+        until(lambda: "istio_cni_install_ready 1" in self.keeper(), "the plugin to be installed")
+        self.talk()
 
     def prepare(self):
         istiod(self)

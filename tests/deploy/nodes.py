@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two nodes on which the chart's pods run as containers: each with an API server that gives no more rights than the chart does, a CA,
 a kubelet's process, and pods of the mesh."""
-import contextlib
 import copy
 import json
 import os
@@ -19,7 +18,7 @@ from kube_api import KubeApi, status_object
 from lib import agents, pki
 from lib.ca import CaServer
 from lib.mesh import Mesh
-from lib.net import Network, folder, sh
+from lib.net import Network, Unwound, folder, sh
 from lib.rows import equal, until
 
 TOKEN, NOBODY = "token-of-the-keeper", 65534
@@ -187,13 +186,13 @@ def as_json(line):
         return {}
 
 
-class Place:
+class Place(Unwound):
     """`without`: (container, capability) that it has not. `serves`: rows begin when all is ready and the pods are enrolled."""
 
     def __init__(self, without=None, serves=True):
-        self.without, self.serves, self.stack = without, serves, contextlib.ExitStack()
+        self.without, self.serves = without, serves
 
-    def __enter__(self):
+    def _begin(self):
         containers.need()
         agents.need_culvert()
         objects = objects_of_chart()
@@ -201,9 +200,7 @@ class Place:
             self.start(objects)
         except BaseException:
             self.explain()
-            self.stack.close()
             raise
-        return self
 
     def start(self, objects):
         self.folder = self.stack.enter_context(folder("e2e"))
@@ -234,9 +231,6 @@ class Place:
                     half.run_pod(pod)
         for half in self.halves:
             half.wait_enrolled(*half.names)
-
-    def __exit__(self, *exc):
-        self.stack.close()
 
     def explain(self):
         """After a failed row: the ends of the logs."""

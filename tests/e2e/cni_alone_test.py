@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from kube_api import KubeApi, status_object
 from lib import agents, cni
 from lib.cni import Sandbox
-from lib.net import Network, folder
+from lib.net import Network, Unwound, folder
 from lib.pki import Ca
 from lib.rows import Skip, Table, check, equal
 
@@ -27,14 +27,13 @@ SELECTORS = [{"podSelector": {"matchLabels": {MODE: "ambient"}}},
               "namespaceSelector": {"matchLabels": {MODE: "ambient"}}}]
 
 
-class Alone:
+class Alone(Unwound):
     """An API server on the node's 127.0.0.1, by TLS, and a run directory as Istio's installer leaves it."""
 
-    def __enter__(self):
+    def _begin(self):
         agents.need_culvert()
         if os.geteuid():
             raise Skip("needs root for network namespaces")
-        self.stack = contextlib.ExitStack()
         self.net = self.stack.enter_context(Network())
         self.node, self.pod = self.net.nodes[0], self.net.pods["a1"]
         self.folder = self.stack.enter_context(folder("e2e-cni"))
@@ -45,10 +44,6 @@ class Alone:
         self.api.kubeconfig(self.kubeconfig, token="good", ca=ca.cert)
         self.api.namespace("shop", {MODE: "ambient"})
         self.api.namespace("plain")
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
 
     def conf(self, **more):
         return {"cniVersion": "1.0.0", "name": "net", "type": "istio-cni", "cni_agent_run_dir": self.folder,

@@ -27,18 +27,10 @@ class PodmanPlace(cni.CniPlace):
     def __init__(self):
         super().__init__("bpf")
 
-    def __enter__(self):
+    def _begin(self):
         if missing := sorted({package for program, package in PACKAGES.items() if not shutil.which(program)}):
             raise Skip(f"not installed: {', '.join(missing)} (apt-get install)")
-        super().__enter__()
-        try:
-            self.prepare()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def prepare(self):
+        super()._begin()
         self.work = self.stack.enter_context(folder("e2e"))
         self.cgroup = f"e2e-podman-{os.getpid()}"
         self.stack.callback(self.remove_cgroups)

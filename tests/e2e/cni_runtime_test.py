@@ -32,16 +32,9 @@ class RuntimePlace(cni.CniPlace):
     def __init__(self):
         super().__init__("bpf")
 
-    def __enter__(self):
+    def _begin(self):
         containerd.need()
-        super().__enter__()
-        try:
-            return self.enter_runtime()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def enter_runtime(self):
+        super()._begin()
         self.target = self.stack.enter_context(contextlib.closing(self.net.nodes[1].listen(PORT, TARGET)))
         self.work = self.stack.enter_context(folder("e2e"))
         bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "ipam": {
@@ -53,7 +46,6 @@ class RuntimePlace(cni.CniPlace):
                                              ["/usr/lib/cni", f"{agents.BUILD}/libexec/culvert"], CANARY)
         self.stack.callback(self.runtime.close)
         self.runtime.start()
-        return self
 
     def explain(self):
         super().explain()

@@ -3,7 +3,6 @@
 """The keeper as installer of the CNI plugin: `culvertd node` with folders of its own in place of /etc/cni/net.d and
 /opt/cni/bin, and an API server that the test plays. What it writes, what it repairs, when it is ready, and what is left of
 it when it ends."""
-import contextlib
 import fcntl
 import itertools
 import json
@@ -36,7 +35,7 @@ BRIDGE, OTHER = conflist("bridge", "portmap"), conflist("ptp", big=1234567890123
 SINGLE = '{"cniVersion": "0.4.0", "name": "net",\n "type": "bridge", "mtu": 1.50e3}\n'
 
 
-class InstallPlace:
+class InstallPlace(topology.Unwound):
     """A namespace with an API server in it and folders for a keeper. `files` are in the configuration's folder from the
     beginning; `env` on top of the settings; `begin`: start the keeper; `kube`: with Kubernetes."""
 
@@ -46,28 +45,22 @@ class InstallPlace:
         self.node_object = {"metadata": {"name": "node-1", "labels": {"zone": "a"}}}
         self.process, self.keepers = None, []
 
-    def __enter__(self):
+    def _begin(self):
         agents.need_culvert()
         if os.geteuid():
             raise Skip("needs root for network namespaces")
-        with contextlib.ExitStack() as stack:
-            self.host = Host(f"e2e-{os.getpid()}-install-{next(serial)}")
-            topology.sweep("e2e")
-            sh("ip", "netns", "add", self.host.ns)
-            stack.callback(sh, "ip", "netns", "del", self.host.ns, ok=False)
-            sh("ip", "-n", self.host.ns, "link", "set", "lo", "up")
-            self.folder = stack.enter_context(folder("e2e-install"))
-            self.make_folders()
-            stack.callback(self.end_all)
-            if self.kube:
-                self.make_api(stack)
-            if self.begin:
-                self.start()
-            self.stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
+        self.host = Host(f"e2e-{os.getpid()}-install-{next(serial)}")
+        topology.sweep("e2e")
+        sh("ip", "netns", "add", self.host.ns)
+        self.stack.callback(sh, "ip", "netns", "del", self.host.ns, ok=False)
+        sh("ip", "-n", self.host.ns, "link", "set", "lo", "up")
+        self.folder = self.stack.enter_context(folder("e2e-install"))
+        self.make_folders()
+        self.stack.callback(self.end_all)
+        if self.kube:
+            self.make_api()
+        if self.begin:
+            self.start()
 
     def make_folders(self):
         self.net, self.bin, self.run = (f"{self.folder}/{x}" for x in ("net.d", "bin", "istio-cni"))
@@ -83,7 +76,7 @@ class InstallPlace:
                     "MOUNTED_CNI_NET_DIR": self.net, "CULVERT_CNI_BIN_DIR": self.bin}
         self.env |= {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS") if k in os.environ}
 
-    def make_api(self, stack):
+    def make_api(self):
         listener = self.host.listen(6443, "127.0.0.1")
         self.api = KubeApi(listener, tokens={"first", "second"})
         self.api.hook = self.hook
@@ -92,12 +85,12 @@ class InstallPlace:
         user = self.api.kubeconfig(f"{self.folder}/kubeconfig", token_file=f"{self.secrets}/token")
         self.env |= {"AMBIENT_ENABLED": "true", "NODE_NAME": "node-1", "KUBECONFIG": user, "POD_NAMESPACE": "istio-system"}
         if self.up:
-            self.api_up(stack)
+            self.api_up()
         else:
-            stack.callback(listener.close)
+            self.stack.callback(listener.close)
 
-    def api_up(self, stack=None):
-        (stack or self.stack).enter_context(self.api)
+    def api_up(self):
+        self.stack.enter_context(self.api)
 
     def hook(self, method, path, query):
         what = {"/apis/apps/v1/namespaces/istio-system/daemonsets/istio-cni-node": self.daemonset,

@@ -18,7 +18,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import agents
 from lib.ca import encode, fields
-from lib.net import Network, sh
+from lib.net import Network, Unwound, sh
 from lib.rows import Skip, Table, check, equal, until
 
 T = Table(__file__)
@@ -100,13 +100,13 @@ class Sleeper:
         self.process.wait()
 
 
-class Place:
+class Place(Unwound):
     """Two nodes' network, and a keeper on the first."""
 
     def __init__(self, steering):
-        self.steering, self.stack = steering, contextlib.ExitStack()
+        self.steering = steering
 
-    def __enter__(self):
+    def _begin(self):
         agents.need_culvert()
         if os.geteuid():
             raise Skip("needs root for network namespaces")
@@ -123,13 +123,12 @@ class Place:
         self.env |= {k: os.environ[k] for k in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS") if k in os.environ}
         self.log_path, self.process, self.tunnels = f"{self.folder}/log", None, []
         self.stack.callback(self.stop)
+        self.stack.callback(self.close_tunnels)
         self.start()
-        return self
 
-    def __exit__(self, *exc):
+    def close_tunnels(self):
         for t in self.tunnels:
             t.close()
-        self.stack.close()
 
     def explain(self):
         if os.environ.get("E2E_LOGS"):

@@ -52,13 +52,6 @@ class KubePlace(Place):
         self.tls = tls
         self.up, self.prepare, self.more, self.api, self.processes = up, prepare, dict(env), None, []
 
-    def __enter__(self):
-        try:
-            return super().__enter__()
-        except BaseException:
-            self.stack.close()
-            raise
-
     def start(self):
         if not self.api:
             self.begin_kube()

@@ -21,12 +21,11 @@ class MendPlace(cni.CniPlace):
     def __init__(self):
         super().__init__("bpf")
 
-    def __enter__(self):
-        super().__enter__()
+    def _begin(self):
+        super()._begin()
         self.willing()
         equal(self.end(self.enrol()), (0, ""), "culvertctl enrol")
         self.uid = self.pods()["a1"]["uid"]
-        return self
 
     def attached(self):
         """What the pins are of, once links are there."""

@@ -13,7 +13,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from lib import traffic
 from lib.bed import Bed, pair, together
 from lib.mesh import Exact, Prefix, Presence, Suffix
-from lib.net import PATIENCE, read_exactly
+from lib.net import PATIENCE, Unwound, read_exactly
 from lib.rows import FAMILIES, Table, check, equal, until
 from waypoint_test import proxy_header
 
@@ -23,7 +23,7 @@ SHOP = ("10.72.0.9", "fd72::9")
 A1, B1 = ("spiffe://cluster.local/ns/default/sa/" + sa for sa in ("sa-a1", "sa-b1"))
 
 
-class Both:
+class Both(Unwound):
     """The two nodes; all that is asked of one is asked of the other."""
 
     def __init__(self, kinds=("local", "local-hbone")):
@@ -33,18 +33,9 @@ class Both:
     def shop(bed):
         bed.mesh.service("shop", SHOP, {80: PORT}, ["b1"])
 
-    def __enter__(self):
-        self.stack = contextlib.ExitStack()
-        try:
-            for b in self.beds:
-                self.stack.enter_context(b)
-        except BaseException:
-            self.stack.close()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
+    def _begin(self):
+        for b in self.beds:
+            self.stack.enter_context(b)
 
     def explain(self):
         for b in self.beds:
@@ -345,7 +336,6 @@ def header(both, v6):
 @each("a-reset-arrives-as-one")
 def resets(both, v6):
     def observe(bed, swap):
-        trace = Trace(bed)
         with pair(bed.a1, bed.b1, v6=v6) as ends:
             traffic.reset_reaches(*reversed(ends) if swap else ends)
         return trace.ended()
@@ -357,7 +347,6 @@ def resets(both, v6):
 @each("a-half-close-arrives-as-one")
 def half_closes(both, v6):
     def observe(bed, swap):
-        trace = Trace(bed)
         with pair(bed.a1, bed.b1, v6=v6) as ends:
             traffic.half_close(*reversed(ends) if swap else ends)
         return trace.ended()

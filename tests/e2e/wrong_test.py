@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong input: one line that says what is wrong, an exit status other than 0, and nothing half-applied. At run time:
 the line, and everything goes on as it was."""
-import contextlib
 import os
 import re
 import shutil
@@ -14,7 +13,7 @@ import tempfile
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import agents, traffic
 from lib.bed import fixture, kinds, pair
-from lib.net import Network, sh
+from lib.net import Network, Unwound, sh
 from lib.pki import Ca
 from lib.rows import Skip, Table, check, equal, until
 
@@ -22,13 +21,10 @@ T = Table(__file__)
 NOBODY = "65534"
 
 
-class Place:
+class Place(Unwound):
     """A network without agents, a folder, a CA, and an environment that would start well."""
 
-    def __init__(self):
-        self.stack = contextlib.ExitStack()
-
-    def __enter__(self):
+    def _begin(self):
         if kinds() == ["ztunnel"]:
             raise Skip("is about culvert's own programs")
         agents.need_culvert()
@@ -45,10 +41,6 @@ class Place:
         sh("mount", "-t", "bpf", "bpf", self.bpf)
         self.stack.callback(sh, "umount", "-l", self.bpf, ok=False)
         self.write("good.yaml", "workloads: []\n")
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
 
     def write(self, name, text):
         with open(f"{self.folder}/{name}", "w") as f:

@@ -9,7 +9,7 @@ import sys
 
 from . import agents, pki, traffic
 from .mesh import Mesh
-from .net import PATIENCE, Network, OneNode, folder
+from .net import PATIENCE, Network, OneNode, Unwound, folder
 from .rows import Skip
 
 VIP4, VIP6 = "10.72.0.1", "fd72::1"
@@ -18,27 +18,25 @@ VIP4, VIP6 = "10.72.0.1", "fd72::1"
 LOCAL = {"local": "culvert", "local-iptables": "culvert-iptables", "local-dropin": "dropin", "local-hbone": "culvert"}
 
 
-class Bed:
+class Bed(Unwound):
     def __init__(self, kinds, env=None, pods=("a1", "a2", "b1", "b2"), prepare=None):
         self.kinds, self.env, self.enrol, self.prepare = kinds, dict(env or {}), pods, prepare
         self.local = kinds[0] in LOCAL
         if self.local:
             self.kinds = (LOCAL[kinds[0]], None)
             self.env |= {"CULVERT_LOCAL_HBONE": "true"} if kinds[0] == "local-hbone" else {}
-        self.stack = contextlib.ExitStack()
         self.agents, self.certs = [], {}
 
-    def __enter__(self):
+    def _begin(self):
         if os.geteuid():
             raise Skip("needs root for network namespaces")
         try:
             self._start()
-        except BaseException as e:
-            if not isinstance(e, Skip):
-                self.explain()
-            self.stack.close()
+        except Skip:
             raise
-        return self
+        except BaseException:
+            self.explain()
+            raise
 
     def _start(self):
         self.folder = self.stack.enter_context(folder("e2e"))
@@ -67,9 +65,6 @@ class Bed:
         for pod in agent.node.pods:
             if pod.name in self.enrol:
                 agent.enrol(pod)
-
-    def __exit__(self, *exc):
-        self.stack.close()
 
     def explain(self):
         """After a failed row: the ends of the logs, to stderr."""

@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 import scale  # noqa: F401, for importers
 import topology
-from topology import (PATIENCE, Host, Node, Pod, batch, family, folder, inside, sh, stop, sysctl,  # noqa: F401, for importers
+from topology import (PATIENCE, Host, Node, Pod, Unwound, batch, family, folder, inside, sh, stop, sysctl,  # noqa: F401, for importers
                       unwinding)
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -79,37 +79,28 @@ def write_file(path, value):
         f.write(str(value))
 
 
-class Bed:
+class Bed(topology.Unwound):
     """Context manager. `config` are words for the driver: dns, bypass, iface=NAME."""
 
     def __init__(self, mode, config=("dns",)):
         self.mode, self.config = mode, config
         self.driver, self.steered = None, False
-        self.stack = contextlib.ExitStack()
 
-    def __enter__(self):
+    def _begin(self):
         if os.geteuid():
             raise Skip("needs root for network namespaces")
         if not os.access(driver_path(), os.X_OK):
             raise AssertionError(f"{driver_path()} is not built: make check-net does it")
         topology.sweep(PREFIX)
-        try:
-            self.rooms()
-            self.net = self.stack.enter_context(topology.Network(PREFIX, ((1, "a1", 2, True), (2, "b1", 2, False))))
-            self.pod, self.remote = self.net.pods["a1"], self.net.pods["b1"]
-            self.node, self.far = self.net.nodes
-            self.servers = self.stack.enter_context(Servers())
-            self.stack.callback(self.stop)
-            self.prepare()
-            self.start()
-            self.steer(*self.config)
-        except BaseException:
-            self.stack.close()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        self.stack.close()
+        self.rooms()
+        self.net = self.stack.enter_context(topology.Network(PREFIX, ((1, "a1", 2, True), (2, "b1", 2, False))))
+        self.pod, self.remote = self.net.pods["a1"], self.net.pods["b1"]
+        self.node, self.far = self.net.nodes
+        self.servers = self.stack.enter_context(Servers())
+        self.stack.callback(self.stop)
+        self.prepare()
+        self.start()
+        self.steer(*self.config)
 
     def rooms(self):
         """What outlives the driver."""
