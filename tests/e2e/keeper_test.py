@@ -589,6 +589,7 @@ def bad_records(place):
     place.start()
     equal(list(place.pods()), ["a1"], "pods")
     check(os.path.exists(f"{place.run}/pods/{uid}.json.bad"), "not set aside")
+    until(lambda: f"{uid}.json" in place.log(), "a line about it")
     equal(sum(f"{uid}.json" in x for x in place.log().splitlines()), 1, "lines about it")
     check(place.steered(place.second) and uid in os.listdir(f"{place.bpf}/v1"), "its pod is let out of the mesh")
     with place.tunnel() as t:

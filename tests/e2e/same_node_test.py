@@ -263,6 +263,7 @@ def tunnels(bed):
 @each("one-has-a-tunnel-and-the-other-none")
 def carried(both, v6):
     for bed, through in zip(both.beds, (False, True)):
+        trace = Trace(bed)
         with pair(bed.a1, bed.b1, v6=v6) as (c, s):
             traffic.echo(c, s)
             equal(bool(tunnels(bed)), through, "connections to 15008")
@@ -270,16 +271,20 @@ def carried(both, v6):
             for pod, direction in ("a1", "outbound"), ("b1", "inbound"):
                 (conn,) = states[pod][direction]
                 equal("tls" in conn, through, f"a cipher in the dump, {direction}")
+        trace.ended()  # before the next row counts
 
 
 @each("the-application-sees-the-same")
 def seen(both, v6):
     """The client's address, by the pod's address and by the service's; the peer's stays what was dialled."""
     def observe(bed, to, port):
+        trace = Trace(bed)
         with bed.b1.listen(PORT) as listener, bed.a1.connect(to or bed.b1.ip(v6), port) as c, listener.accept()[0] as s:
             s.settimeout(PATIENCE)
             traffic.echo(c, s)
-            return s.getpeername()[0], s.getsockname()[:2], c.getpeername()[:2]
+            names = s.getpeername()[0], s.getsockname()[:2], c.getpeername()[:2]
+        trace.ended()  # before the next row counts
+        return names
 
     for to, port in ((None, PORT), (SHOP[v6], 80)):
         peer, own, _ = both.agree(observe, to, port)
@@ -336,6 +341,7 @@ def header(both, v6):
 @each("a-reset-arrives-as-one")
 def resets(both, v6):
     def observe(bed, swap):
+        trace = Trace(bed)
         with pair(bed.a1, bed.b1, v6=v6) as ends:
             traffic.reset_reaches(*reversed(ends) if swap else ends)
         return trace.ended()
@@ -347,6 +353,7 @@ def resets(both, v6):
 @each("a-half-close-arrives-as-one")
 def half_closes(both, v6):
     def observe(bed, swap):
+        trace = Trace(bed)
         with pair(bed.a1, bed.b1, v6=v6) as ends:
             traffic.half_close(*reversed(ends) if swap else ends)
         return trace.ended()
