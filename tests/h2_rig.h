@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the tests of net/h2 share: a loop that runs until something has happened, a clock that can be put forward, an
+/* What the tests of net/h2 share: a loop that runs until something has happened, clock.h, an
  * end of net/h2 with applications behind its streams, and a peer that writes frames by hand. */
 #pragma once
 #include <errno.h>
@@ -13,43 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "clock.h"
 #include "net/h2_internal.h"
 #include "record_backends.h"
 
 enum { RIG_WAIT_MS = 60000, RIG_STREAMS = 256, RIG_BYTES = 24 << 20 };
 
-/* --- time and events ------------------------------------------------------------------------------------ */
-
-static uint64_t clock_ahead_ms;
-static struct timespec clock_held; /* zero: it runs */
-
-int clock_gettime(clockid_t id, struct timespec *ts)
-{
-	int e = clock_held.tv_sec ? 0 : (int)syscall(SYS_clock_gettime, id, ts);
-
-	if (clock_held.tv_sec)
-		*ts = clock_held;
-	ts->tv_sec += (time_t)(clock_ahead_ms / 1000);
-	ts->tv_nsec += (long)(clock_ahead_ms % 1000 * 1000000);
-	if (ts->tv_nsec >= 1000000000) {
-		ts->tv_sec++;
-		ts->tv_nsec -= 1000000000;
-	}
-	return e;
-}
-
-/* It stands still, however slow the machine is; then it is as late as it is. */
-static inline void clock_hold(bool hold)
-{
-	clock_held = (struct timespec){0};
-	if (hold)
-		syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &clock_held);
-}
+/* --- events --------------------------------------------------------------------------------------------- */
 
 static struct loop *rig_loop;
 static struct record_pool *rig_pool;

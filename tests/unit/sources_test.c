@@ -6,27 +6,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 #include <cmocka.h>
 
+#include "clock.h"
 #include "data/sources.h"
-
-static uint64_t clock_ahead_ms;
-
-int clock_gettime(clockid_t id, struct timespec *ts)
-{
-	int e = (int)syscall(SYS_clock_gettime, id, ts);
-
-	ts->tv_sec += (time_t)(clock_ahead_ms / 1000);
-	ts->tv_nsec += (long)(clock_ahead_ms % 1000 * 1000000);
-	if (ts->tv_nsec >= 1000000000) {
-		ts->tv_sec++;
-		ts->tv_nsec -= 1000000000;
-	}
-	return e;
-}
 
 static struct loop *loop;
 
