@@ -16,6 +16,7 @@ static const char help[] =
 	"  culvertd [FLAGS]         keeper and tunnel: enrols pods, steers and carries their traffic\n"
 	"  culvertd node [FLAGS]    the keeper alone (takes the place of istio-cni's node agent)\n"
 	"  culvertd tunnel [FLAGS]  the tunnel alone (takes ztunnel's place)\n"
+	"  culvertd proxy ztunnel   the same: how Istio's chart calls its image\n"
 	"  culvertd --version\n"
 	"\n"
 	"Each has a --help of its own: culvertd node --help, culvertd tunnel --help. Without a word before them, FLAGS "
@@ -81,6 +82,8 @@ int main(int argc, char **argv)
 		return become("culvert-keeper", (char *)"node", argc - 2, argv + 2);
 	if (!strcmp(word, "tunnel"))
 		return become("culvert-tunnel", NULL, argc - 2, argv + 2);
+	if (!strcmp(word, "proxy")) /* the tunnel knows these words */
+		return become("culvert-tunnel", NULL, argc - 1, argv + 1);
 	if (!*word || word[0] == '-')
 		return become("culvert-keeper", (char *)"supervise", argc - 1, argv + 1);
 	return fail(word, "unknown command; see culvertd --help");

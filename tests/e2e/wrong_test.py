@@ -97,6 +97,7 @@ ROWS = [
     ("unknown-command", [D, "nonsense"], {}, "nonsense"),
     ("unknown-flag", [D, "--no-such-flag"], {}, "no-such-flag"),
     ("unknown-flag-tunnel", [D, "tunnel", "--no-such-flag"], {}, "no-such-flag"),
+    ("istio's-chart-means-the-tunnel", [D, "proxy", "ztunnel"], {"LOCAL_XDS_PATH": "/nonexistent/mesh.yaml"}, "/nonexistent/mesh.yaml"),
     ("mesh-file-missing", TUNNEL, {"LOCAL_XDS_PATH": "/nonexistent/mesh.yaml"}, "/nonexistent/mesh.yaml"),
     ("mesh-file-not-yaml", TUNNEL, {"LOCAL_XDS_PATH": ("bad.yaml", "workloads: [\n  {a: 1\n")}, r"bad\.yaml"),
     ("mesh-file-unknown-key", TUNNEL, {"LOCAL_XDS_PATH": ("key.yaml", "wrkloads: []\n")}, r"key\.yaml.*wrkloads"),
