@@ -277,8 +277,10 @@ static inline void wire_recv(struct wire *w)
 			;
 		if (n == -EAGAIN)
 			return;
-		if (n < 0)
+		if (n < 0) {
 			w->closed = true;
+			shutdown(record_fd(w->record), SHUT_WR);
+		}
 	}
 }
 

@@ -598,6 +598,83 @@ static void test_client_shutdown(void **state)
 	pair_close(&p);
 }
 
+static bool has_ended(void *arg)
+{
+	return ((struct app *)arg)->ends;
+}
+
+enum { LAST_BYTES = 40000 };
+
+/* While `deaf`, an end reads nothing, though it may say something. */
+static void set_deaf(struct end *e, bool deaf)
+{
+	e->h2->ending = deaf;
+	h2_touch(e->h2);
+}
+
+/* The client has said its last bytes and goes; the server has not read them yet, and said something meanwhile. */
+static void client_goes(struct pair *p)
+{
+	static const char bytes[LAST_BYTES];
+
+	pair_open(p);
+	shutdown(p->s->fd[1], SHUT_WR);
+	assert_true(run_until(has_ended, p->c));
+	set_deaf(&p->server, true);
+	run_turns(3);
+	assert_int_equal(write(p->c->fd[1], bytes, sizeof bytes), sizeof bytes);
+	shutdown(p->c->fd[1], SHUT_WR);
+	run_turns(10);
+	assert_true(p->c->sent_eof);
+	set_deaf(&p->client, true);
+	run_turns(3);
+	nghttp2_submit_ping(p->server.h2->session, NGHTTP2_FLAG_NONE, h2_goaway_ping);
+	h2_touch(p->server.h2);
+	run_turns(3);
+	set_deaf(&p->client, false);
+	app_drop(p->c, NGHTTP2_NO_ERROR);
+	h2_shutdown(p->client.h2, false);
+	run_turns(1);
+	if (p->client.closed)
+		end_free(&p->client);
+	run_turns(10);
+}
+
+static void test_last_bytes_arrive(void **state)
+{
+	struct pair p;
+
+	client_goes(&p);
+	set_deaf(&p.server, false);
+	assert_true(run_until(is_closed, &p.server));
+	assert_int_equal(p.s->n_got, LAST_BYTES);
+	assert_int_equal(p.s->ends, 1);
+	assert_int_equal(p.s->resets, 0);
+	assert_string_equal(p.server.why, "closed by peer");
+	end_free(&p.server);
+	assert_true(run_until(is_closed, &p.client));
+	assert_string_equal(p.client.why, "closed");
+	end_free(&p.client);
+}
+
+/* It is waited for while it reads, and no longer. */
+static void test_who_never_closes(void **state)
+{
+	struct pair p;
+	static char some[LAST_BYTES];
+
+	client_goes(&p);
+	clock_forward(H2_LINGER_MS - 1000);
+	assert_int_equal(p.client.closed, 0);
+	assert_int_equal(read(record_fd(p.server.h2->record), some, sizeof some), sizeof some);
+	clock_forward(H2_LINGER_MS - 1000);
+	assert_int_equal(p.client.closed, 0);
+	clock_forward(1000 + 2 * H2_LINGER_MS);
+	clock_forward(H2_LINGER_MS);
+	assert_true(run_until(is_closed, &p.client));
+	pair_close(&p);
+}
+
 /* A record whose key cannot be changed any more: the streams that are there finish, no new one begins, then it ends. */
 static void test_retiring_record(void **state)
 {
@@ -736,6 +813,8 @@ int main(void)
 		cmocka_unit_test(test_graceful_is_kind),
 		cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_client_shutdown),
+		cmocka_unit_test(test_last_bytes_arrive),
+		cmocka_unit_test(test_who_never_closes),
 		cmocka_unit_test(test_retiring_record),
 		cmocka_unit_test(test_ping),
 	};

@@ -393,14 +393,14 @@ static unsigned queries(const struct data_plane *d)
 	return n;
 }
 
-/* What an end would cut: connections; HBONE clients that are on their way, whose first request may come yet; queries that
- * are under way, where no more come. */
+/* What an end would cut: connections; tunnels, as clients may be on their way whose first request comes yet, and last bytes
+ * on theirs to a server; queries that are under way, where no more come. */
 static unsigned live(const struct data_plane *d)
 {
 	unsigned n = data_connections(d) + (d->handed_over ? queries(d) : 0);
 
 	for (unsigned i = 0; i < d->o.workers; i++)
-		n += __atomic_load_n(&d->worker[i]->n_servers, __ATOMIC_RELAXED);
+		n += __atomic_load_n(&d->worker[i]->n_tunnels, __ATOMIC_RELAXED);
 	return n;
 }
 
@@ -415,6 +415,7 @@ static void drain_tick(struct timer *t)
 		timer_set(d->control, t, DRAIN_TICK_MS, drain_tick);
 		return;
 	}
+	n = data_connections(d);
 	if (n)
 		log_warn("drain", "%u connections are reset at the deadline", n);
 	d->drained(d->drained_arg);

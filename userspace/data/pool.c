@@ -93,6 +93,8 @@ static void conn_end(struct pool_conn *c, enum traffic_flag flag, const char *wh
 	if (c->stage != STAGE_OVER) {
 		if (c->stage == STAGE_TLS)
 			io_close(w->loop, &c->io);
+		if (c->stage == STAGE_UP)
+			worker_tunnels(w, -1);
 		c->stage = STAGE_OVER;
 		list_del(&c->link);
 		c->pool->n_conns--;
@@ -190,6 +192,7 @@ static void handshake_done(struct pool_conn *c)
 	tls_handshake_free(c->tls);
 	c->tls = NULL;
 	c->stage = STAGE_UP;
+	worker_tunnels(w, 1);
 	timer_cancel(&c->timer);
 	c->h2 = c->peer ? h2_new(w->loop, r, false, NULL, &h2_ops, c) : NULL;
 	if (!c->h2) {
@@ -198,6 +201,8 @@ static void handshake_done(struct pool_conn *c)
 		return;
 	}
 	answer_all(c, c->h2, FLAG_NONE, NULL);
+	if (!h2_streams(c->h2)) /* who asked has gone */
+		on_idle(c->h2);
 }
 
 static void handshake_step(struct pool_conn *c)

@@ -38,18 +38,12 @@ static void bury(struct task *t)
 	server_free(container_of(t, struct server, bury));
 }
 
-/* The control thread reads it: a drain waits for them as well. */
-static void count(struct worker *w, int n)
-{
-	__atomic_store_n(&w->n_servers, w->n_servers + (unsigned)n, __ATOMIC_RELAXED);
-}
-
 void server_end(struct server *s, const char *why)
 {
 	if (!s->over) {
 		s->over = true;
 		list_del(&s->link);
-		count(s->w, -1);
+		worker_tunnels(s->w, -1);
 		workload_wait_cancel(&s->wait);
 		timer_cancel(&s->timer);
 		if (s->cert)
@@ -287,7 +281,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	list_init(&s->pending);
 	list_add_tail(&p->w->servers, &s->link);
 	s->source->n_conns++;
-	count(p->w, 1);
+	worker_tunnels(p->w, 1);
 	traffic_sockets(REPORT_DESTINATION, 1);
 	if (sock_local(fd, &s->dst) < 0 || addr_eq(&s->dst.ip, &peer->ip)) {
 		/* From the pod to itself: captured traffic never comes that way. */

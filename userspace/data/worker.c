@@ -127,3 +127,8 @@ uint64_t worker_random(struct worker *w)
 	w->random[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
 	return w->random[1] + b;
 }
+
+void worker_tunnels(struct worker *w, int n)
+{
+	__atomic_store_n(&w->n_tunnels, w->n_tunnels + (unsigned)n, __ATOMIC_RELAXED); /* the control thread reads it */
+}

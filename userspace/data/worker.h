@@ -41,7 +41,7 @@ struct worker {
 	struct list queries;		    /* of dns_query.c */
 	struct dns_cache *dns_cache;
 	struct dns_conf *dns_conf;
-	unsigned n_conns, n_queries, n_servers; /* the control thread reads them */
+	unsigned n_conns, n_queries, n_tunnels; /* the control thread reads them */
 	struct list taps;			/* struct tap_post */
 	uint64_t serial;			/* of the next connection */
 	uint64_t random[2];
@@ -62,3 +62,5 @@ void worker_join(struct worker *w);
 void worker_free(struct worker *w);
 
 uint64_t worker_random(struct worker *w);
+/* `n` more tunnels, in either role, whose end a drain waits for. */
+void worker_tunnels(struct worker *w, int n);

@@ -8,7 +8,10 @@
 #include "net/h2_internal.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 const char h2_too_many_frames[] = "too many control frames";
 
@@ -103,7 +106,7 @@ void h2_frames_out(struct h2 *h)
 {
 	int e;
 
-	if (h->dead || !nghttp2_session_want_write(h->session))
+	if (h->dead || h->lingering || !nghttp2_session_want_write(h->session))
 		return;
 	e = nghttp2_session_send(h->session);
 	if (e < 0)
@@ -143,18 +146,58 @@ void h2_sent(struct h2 *h, size_t n)
 		h->control.left = H2_CONTROL_BURST;
 }
 
-/* All is said when the socket has it all: what the kernel has taken beyond that goes with the descriptor. */
+/* Bytes that the peer has not taken from us yet. */
+static int unsent(const struct h2 *h)
+{
+	int n = 0;
+
+	return ioctl(record_fd(h->record), SIOCOUTQ, &n) < 0 ? 0 : n;
+}
+
+static void linger_late(struct timer *t)
+{
+	struct h2 *h = container_of(t, struct h2, timer);
+	int left = unsent(h);
+
+	if (left >= h->linger_left) {
+		h2_die(h, h->why);
+		return;
+	}
+	h->linger_left = left;
+	timer_set(h->loop, t, H2_LINGER_MS, linger_late);
+}
+
+/* A socket that is closed while the peer still talks throws away what has not reached it: a frame of his is answered by a
+ * reset. So our direction ends, his is read until he closes. */
+static void linger(struct h2 *h)
+{
+	h->lingering = true;
+	shutdown(record_fd(h->record), SHUT_WR);
+	timer_cancel(&h->goaway);
+	h->linger_left = unsent(h);
+	timer_set(h->loop, &h->timer, H2_LINGER_MS, linger_late);
+}
+
+/* All is said when the socket has it all. */
 static void end_if_finished(struct h2 *h)
 {
 	bool over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
+	int e;
 
-	if (h->dead || record_tx_pending(h->record))
+	if (h->dead || h->lingering || record_tx_pending(h->record))
 		return;
 	if (!over && !(h->shutdown && h->goaway_sent && !h->n_streams))
 		return;
 	record_close_notify(h->record);
-	if (flush(h) != -EAGAIN) /* else it goes on when the socket takes more */
-		h2_die(h, h->why ? h->why : "closed");
+	e = flush(h);
+	if (e == -EAGAIN) /* it goes on when the socket takes more */
+		return;
+	if (!h->why)
+		h->why = "closed";
+	if (!e && (h->shutdown || h->leaving) && !h->cut)
+		linger(h);
+	else /* for what the peer did, or is */
+		h2_die(h, h->why);
 }
 
 /* Streams that ended cleanly before may still deliver what they hold, unless `all` must go. */
@@ -197,6 +240,8 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 	struct h2 *h = arg;
 	ssize_t n;
 
+	if (h->lingering)
+		return 0;
 	if (!len) { /* the batch is over: its pieces must not outlive it */
 		h2_streams_settle(h);
 		return 0;

@@ -45,6 +45,7 @@ enum {
 	H2_CLOSED_KEPT = 64,	     /* streams that have closed and are known: a power of two */
 	H2_FRAMES_PER_EVENT = 4096,  /* then others have their turn; 4 reads at the most */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
+	H2_LINGER_MS = 5000,	     /* after our last byte, without a close by the peer or a byte that it takes */
 	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */
 	H2_TINY = 512,		     /* pieces of frames smaller than this are put together */
 	H2_TAKE_MAX = 64,	     /* pieces that one call hands to a receiver */
@@ -146,7 +147,8 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 /* Closes at once, without GOAWAY; streams get `reset` with CANCEL. Takes NULL. */
 void h2_free(struct h2 *h);
 void *h2_owner(const struct h2 *h);
-/* GOAWAY, then the end when no stream is left. `graceful`, on a server: in two steps, so that no request that is on its
+/* GOAWAY, then the end when no stream is left and the peer has closed too (H2_LINGER_MS): no byte that we sent is lost.
+ * `graceful`, on a server: in two steps, so that no request that is on its
  * way is lost (RFC 9113, 6.8). */
 void h2_shutdown(struct h2 *h, bool graceful);
 /* At once, whatever is under way: GOAWAY, and the end when the owners of its streams have freed them. */

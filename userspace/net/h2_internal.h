@@ -38,6 +38,8 @@ struct h2 {
 	bool ending;	 /* GOAWAY is on its way for what the peer did: nothing more is read */
 	bool wake;	 /* blocked streams may go on */
 	bool cut;	 /* by h2_cut() */
+	bool lingering;	 /* all is said: what comes is thrown away until the peer closes */
+	int linger_left; /* bytes that had not reached the peer when it was last looked at */
 	bool leaving, told_leaving, shutdown, goaway_sent, dead, told_closed, pinged, saw_idle, too_large, server;
 	const char *why;
 };
