@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs one after the other, each under its name, and fails if one of them fails.
 #   run.sh [-a "ARGUMENTS"] [-w "WRAPPER"] FILE...
-# RETRY=1 (what CI sets) gives a program that failed a second run: if that passes, its failed rows are listed as
-# "unsteady ROW", which the summary of check.sh counts and shows; a row that fails twice is a failure.
+# RETRY=1 (what CI sets) gives a program that failed a second run. A row that fails in both is a failure; those that fail in
+# one are listed as "unsteady ROW", which the summary of check.sh counts and shows.
 set -u
 args="" wrap=""
 while getopts a:w: o; do
@@ -25,6 +25,23 @@ once() {
 	return "$(cat "$tmp/rc")"
 }
 
+# The rows that failed in the last run, to the file $1.
+rows() {
+	sed -n 's/^FAIL \([^ :]*\).*/unsteady \1/p; s/^\[ *FAILED *\] \([a-z][a-z0-9_]*\).*/unsteady \1/p' "$tmp/out" |
+		sort -u >"$1"
+	[ -s "$1" ]
+}
+
+# A second run of what failed: true when no row failed in both.
+again() {
+	[ "${RETRY:-}" = 1 ] && rows "$tmp/first" || return 1
+	printf '# %s: again\n' "$1"
+	: >"$tmp/second"
+	once "$1" || rows "$tmp/second" || return 1
+	[ -z "$(comm -12 "$tmp/first" "$tmp/second")" ] || return 1
+	sort -u "$tmp/first" "$tmp/second"
+}
+
 failed=0
 for t in "$@"; do
 	printf '%s\n' "$t"
@@ -33,12 +50,6 @@ for t in "$@"; do
 	0 | 77) continue ;; # 77: no row of this file has a name that was asked for
 	130) exit 130 ;;
 	esac
-	sed -n 's/^FAIL \([^ :]*\).*/unsteady \1/p; s/^\[ *FAILED *\] \([a-z][a-z0-9_]*\).*/unsteady \1/p' "$tmp/out" |
-		sort -u >"$tmp/rows"
-	if [ "${RETRY:-}" = 1 ] && [ -s "$tmp/rows" ] && printf '# %s: again\n' "$t" && once "$t"; then
-		cat "$tmp/rows"
-	else
-		failed=1
-	fi
+	again "$t" || failed=1
 done
 exit $failed
