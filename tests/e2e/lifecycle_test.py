@@ -53,6 +53,7 @@ class Stream:
         while not self.stopping:
             traffic.echo(self.c, self.s)
             self.count += 1
+            scale.breathe()
 
     def moves(self):
         n = self.count
@@ -98,6 +99,7 @@ class Calls:
                     if c.recv(10) != b"x":
                         raise ConnectionError("no answer")
                 self.done += 1
+                scale.breathe()
             except OSError as e:
                 self.failed.append((e, time.monotonic() - at, step))
 
@@ -420,17 +422,17 @@ def upgrade(bed, agent):
             equal(calls.failed, [], "connections that failed")
 
 
-@each("upgrade-of-the-client's-tunnel-loses-nothing", SPLIT)
+@each("upgrade-of-the-client's-tunnel-loses-nothing", SPLIT, pods=("a1", "b1"))
 def upgrade_client(bed):
     upgrade(bed, bed.a1.node.agent)
 
 
-@each("upgrade-of-the-server's-tunnel-loses-nothing", SPLIT)
+@each("upgrade-of-the-server's-tunnel-loses-nothing", SPLIT, pods=("a1", "b1"))
 def upgrade_server(bed):
     upgrade(bed, bed.b1.node.agent)
 
 
-@each("keeper-alone-restarted-under-load", SPLIT)
+@each("keeper-alone-restarted-under-load", SPLIT, pods=("a1", "b1"))
 def split_keeper_restart(bed):
     """Nobody supervises: the keeper dies and comes back, the tunnel is asked for the sockets, nothing is lost."""
     keeper = bed.a1.node.agent.keeper
