@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An outbound connection, shared by outbound.c, local.c and socks.c. Private to data/. */
+/* An outbound connection, shared by outbound*.c, local.c, socks.c and wanted.c. Private to data/. */
 #pragma once
 #include "data/conn.h"
 #include "data/dial.h"
@@ -48,6 +48,16 @@ void outbound_relay(struct outbound *o, int fd);
 
 /* Routes it, also again, with the mesh as it is now. */
 void outbound_route(struct outbound *o);
+/* The route is there, with an address. */
+void outbound_follow(struct outbound *o, struct route *r);
+
+/* outbound_hbone.c: the route leads through HBONE. */
+void outbound_tunnel(struct outbound *o, struct route *r);
+
+/* outbound_lookup.c: the route, which is taken over, is followed once its host name has an address. */
+void outbound_look_up(struct outbound *o, struct route *r);
+/* Takes one that looks nothing up. */
+void outbound_lookup_end(struct outbound *o);
 
 /* wanted.c, inside a read section. 1: istiod is asked for what the mesh lacks, and the decision has to wait for
  * outbound_route(); 0: it is as good as it gets; -ENOMEM; -ELOOP, -ENAMETOOLONG: it cannot be known. */
