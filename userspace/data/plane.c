@@ -13,10 +13,7 @@
 #include "data/accept.h"
 #include "data/accesslog.h"
 #include "data/conn.h"
-#include "data/pool.h"
 #include "data/prefetch.h"
-
-enum { DRAIN_TICK_MS = 50 };
 
 struct order { /* one message to one worker */
 	struct msg msg;
@@ -34,7 +31,7 @@ static void order_handle(struct loop *l, struct msg *m)
 	free(o);
 }
 
-static int order_all(struct data_plane *d, void (*run)(struct worker *w, struct pod *pod), struct pod *pod)
+int plane_order(struct data_plane *d, void (*run)(struct worker *w, struct pod *pod), struct pod *pod)
 {
 	struct order *o[DATA_WORKERS_MAX];
 
@@ -133,7 +130,7 @@ static void stop_workers(struct data_plane *d)
 
 	for (unsigned i = 0; i < d->o.workers; i++)
 		all &= d->worker[i] && d->worker[i]->started;
-	if (all && order_all(d, worker_end, NULL) == 0)
+	if (all && plane_order(d, worker_end, NULL) == 0)
 		return;
 	for (unsigned i = 0; i < d->o.workers; i++)
 		if (d->worker[i])
@@ -166,6 +163,20 @@ void data_free(struct data_plane *d)
 		pod_unref(p);
 	}
 	free(d);
+}
+
+const struct data_options *data_options(const struct data_plane *d)
+{
+	return &d->o;
+}
+
+unsigned data_connections(const struct data_plane *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < d->o.workers; i++)
+		n += __atomic_load_n(&d->worker[i]->n_conns, __ATOMIC_RELAXED);
+	return n;
 }
 
 /* --- pods ----------------------------------------------------------------------------------------------- */
@@ -211,7 +222,7 @@ static void drop(struct data_plane *d, struct pod *p)
 	list_del(&p->link);
 	d->n_pods--;
 	d->n_self -= p->kind == DATA_POD_SELF;
-	if (order_all(d, worker_remove, p) < 0)
+	if (plane_order(d, worker_remove, p) < 0)
 		log_error("worker", "out of memory: pod %s/%s stays", p->ns, p->name);
 	pod_unref(p);
 }
@@ -240,7 +251,7 @@ int data_pod_add(struct data_plane *d, const struct data_pod *spec, char why[DAT
 		}
 		if (id.inode == old->netns.inode && id.cookie == old->netns.cookie) {
 			close_spec(spec);
-			order_all(d, worker_look, old); /* without memory the next connection does it */
+			plane_order(d, worker_look, old); /* without memory the next connection does it */
 			return 0;
 		}
 	}
@@ -249,7 +260,7 @@ int data_pod_add(struct data_plane *d, const struct data_pod *spec, char why[DAT
 		return -EINVAL;
 	if (old)
 		drop(d, old);
-	if (!p->waits && order_all(d, worker_add, p) < 0) {
+	if (!p->waits && plane_order(d, worker_add, p) < 0) {
 		snprintf(why, DATA_WHY_MAX, "out of memory");
 		pod_unref(p);
 		return -ENOMEM;
@@ -266,7 +277,7 @@ void data_pods_go(struct data_plane *d)
 	list_for_each (pos, &d->pods) {
 		struct pod *p = list_entry(pos, struct pod, link);
 
-		if (p->waits && order_all(d, worker_add, p) < 0)
+		if (p->waits && plane_order(d, worker_add, p) < 0)
 			log_error("worker", "pod %s/%s: out of memory", p->ns, p->name);
 		p->waits = false;
 	}
@@ -319,124 +330,4 @@ int data_pod_sockets(struct data_plane *d, const char *uid, int socket[DATA_SOCK
 unsigned data_pods(const struct data_plane *d)
 {
 	return d->n_pods - d->n_self;
-}
-
-/* --- drain ---------------------------------------------------------------------------------------------- */
-
-static void each_post(struct worker *w, void (*each)(struct post *p))
-{
-	for (unsigned i = 0; i < WORKER_POD_SLOTS; i++)
-		list_for_each (pos, &w->pods[i])
-			each(list_entry(pos, struct post, link));
-}
-
-/* What comes while the others still watch is taken by them, or at the end by the last one. */
-static void worker_drain(struct worker *w, struct pod *pod)
-{
-	w->draining = true;
-	each_post(w, post_drain);
-	if (__atomic_add_fetch(&w->plane->leaving, 1, __ATOMIC_ACQ_REL) == w->o->workers)
-		each_post(w, post_shut);
-	servers_shutdown(w);
-	pool_drain(w->pool);
-	__atomic_add_fetch(&w->plane->resting, 1, __ATOMIC_RELEASE);
-}
-
-static void sockets_close(struct data_plane *d, enum pod_socket from, enum pod_socket to)
-{
-	list_for_each (pos, &d->pods) {
-		struct pod *p = list_entry(pos, struct pod, link);
-
-		for (unsigned i = from; i <= to; i++) {
-			if (p->socket[i] >= 0)
-				close(p->socket[i]);
-			p->socket[i] = -1;
-		}
-	}
-}
-
-/* As soon as no worker watches them: what is not accepted any more must go to the next tunnel's listeners, or be
- * dropped and tried again, not wait for the end of this one. */
-static void listeners_close(struct timer *t)
-{
-	struct data_plane *d = container_of(t, struct data_plane, close_timer);
-
-	if (__atomic_load_n(&d->resting, __ATOMIC_ACQUIRE) < d->o.workers) {
-		timer_set(d->control, t, 1, listeners_close);
-		return;
-	}
-	sockets_close(d, POD_OUTBOUND, POD_DNS_TCP);
-	sockets_close(d, POD_SOCKS, POD_SOCKS);
-	d->closed = true;
-}
-
-const struct data_options *data_options(const struct data_plane *d)
-{
-	return &d->o;
-}
-
-unsigned data_connections(const struct data_plane *d)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < d->o.workers; i++)
-		n += __atomic_load_n(&d->worker[i]->n_conns, __ATOMIC_RELAXED);
-	return n;
-}
-
-static unsigned queries(const struct data_plane *d)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < d->o.workers; i++)
-		n += __atomic_load_n(&d->worker[i]->n_queries, __ATOMIC_RELAXED);
-	return n;
-}
-
-/* What an end would cut: connections; tunnels, as clients may be on their way whose first request comes yet, and last bytes
- * on theirs to a server; queries that are under way, where no more come. */
-static unsigned live(const struct data_plane *d)
-{
-	unsigned n = data_connections(d) + (d->handed_over ? queries(d) : 0);
-
-	for (unsigned i = 0; i < d->o.workers; i++)
-		n += __atomic_load_n(&d->worker[i]->n_tunnels, __ATOMIC_RELAXED);
-	return n;
-}
-
-static void drain_tick(struct timer *t)
-{
-	struct data_plane *d = container_of(t, struct data_plane, drain_timer);
-	unsigned n = live(d);
-
-	if (d->handed_over && d->closed && !queries(d)) /* who holds them keeps others from opening them anew */
-		sockets_close(d, POD_DNS_UDP, POD_RAW6);
-	if (n && loop_now(d->control) < d->drain_until) {
-		timer_set(d->control, t, DRAIN_TICK_MS, drain_tick);
-		return;
-	}
-	n = data_connections(d);
-	if (n)
-		log_warn("drain", "%u connections are reset at the deadline", n);
-	d->drained(d->drained_arg);
-}
-
-void data_drain_limit(struct data_plane *d, unsigned deadline_ms)
-{
-	uint64_t until = loop_now(d->control) + deadline_ms;
-
-	if (until < d->drain_until)
-		d->drain_until = until;
-}
-
-void data_drain(struct data_plane *d, unsigned deadline_ms, bool handed_over, void (*done)(void *arg), void *arg)
-{
-	d->handed_over = handed_over;
-	d->drained = done;
-	d->drained_arg = arg;
-	d->drain_until = loop_now(d->control) + deadline_ms;
-	order_all(d, worker_drain, NULL);
-	timer_set(d->control, &d->close_timer, 1, listeners_close);
-	/* The first look comes after the workers have had their turn and the peers their GOAWAY. */
-	timer_set(d->control, &d->drain_timer, 4 * DRAIN_TICK_MS, drain_tick);
 }

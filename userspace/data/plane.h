@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What workers may know of the whole: private to data/. */
+/* The whole, as workers, pods (plane.c) and the drain (drain.c) know it. Private to data/. */
 #pragma once
 #include "data/worker.h"
 
+struct pod;
 struct data_plane {
 	struct data_options o;
 	struct loop *control;
@@ -17,3 +18,7 @@ struct data_plane {
 	void *drained_arg;
 	uint64_t drain_until;
 };
+
+/* Sends `run` to every worker, in order with what was sent before; `pod` (may be NULL) is referenced meanwhile. -ENOMEM:
+ * to none. */
+int plane_order(struct data_plane *d, void (*run)(struct worker *w, struct pod *pod), struct pod *pod);
