@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Counts connections by ztunnel's label set.
+/* Counts connections by ztunnel's label set (traffic_labels.c).
  *
  * Connections of the same kind share a series: one label set and its samples. A series is found by a hash
  * over its 27 values, which are pointers into the mesh's objects, so a connection costs one lookup and no
@@ -14,46 +14,10 @@
 
 #include "base/list.h"
 #include "data/accesslog.h"
-#include "state/identity.h"
+#include "data/traffic_labels.h"
 
 enum { OPENED, CLOSED, RECEIVED, SENT, FAILED, FAMILIES };
 enum { BUCKETS = 1024 };
-
-/* In the order in which side() has their values. */
-#define SIDE(name)                                                                                           \
-	name "_workload", name "_canonical_service", name "_canonical_revision", name "_workload_namespace", \
-		name "_principal", name "_app", name "_version", name "_cluster"
-static const char *const label_names[] = {
-	"reporter",
-	SIDE("source"),
-	"destination_service",
-	"destination_service_namespace",
-	"destination_service_name",
-	SIDE("destination"),
-	"request_protocol",
-	"response_flags",
-	"connection_security_policy",
-	"source_region",
-	"source_zone",
-	"destination_region",
-	"destination_zone",
-	NULL,
-};
-enum { LABELS = sizeof label_names / sizeof *label_names - 1 };
-static const char *const lookup_labels[] = {SIDE("source"), "hostname", NULL};
-enum { LOOKUP_LABELS = sizeof lookup_labels / sizeof *lookup_labels - 1 };
-
-static const char *const reporter_names[] = {"source", "destination"};
-static const char *const flag_names[] = {
-	[FLAG_NONE] = "-",
-	[FLAG_DENY] = "DENY",
-	[FLAG_CONNECT] = "CONNECT",
-	[FLAG_TLS_FAILURE] = "TLS_FAILURE",
-	[FLAG_H2_FAILURE] = "H2_HANDSHAKE_FAILURE",
-	[FLAG_NETWORK_POLICY] = "NETWORK_POLICY",
-	[FLAG_IDENTITY] = "IDENTITY_ERROR",
-	[FLAG_CERT_REVOKED] = "CERT_REVOKED",
-};
 
 struct series {
 	struct list idle; /* while it has no connection */
@@ -86,78 +50,6 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* --- labels --------------------------------------------------------------------------------------------- */
-
-struct labels {
-	const char *value[LABELS];
-	char principal[IDENTITY_MAX]; /* memory for those that no object holds */
-	struct baggage baggage;
-};
-
-static const char *known(const char *s)
-{
-	return s && *s ? s : "unknown";
-}
-
-/* The order of a side's eight labels; `principal` is filled in by the caller. */
-static const char **side(const char **v, const char *workload, const char *service, const char *revision,
-			 const char *ns, const char *principal, const char *app, const char *cluster)
-{
-	*v++ = known(workload);
-	*v++ = known(service);
-	*v++ = known(revision);
-	*v++ = known(ns);
-	*v++ = known(principal);
-	*v++ = known(app);
-	*v++ = known(revision);
-	*v++ = known(cluster);
-	return v;
-}
-
-static const char **side_workload(const char **v, const struct workload *w, const char *principal)
-{
-	if (!w)
-		return side(v, NULL, NULL, NULL, NULL, principal, NULL, NULL);
-	return side(v, w->workload_name, w->canonical_name, w->canonical_revision, w->ns, principal, w->canonical_name,
-		    w->cluster_id);
-}
-
-static const char **side_baggage(const char **v, struct baggage *b, const char *header, const char *principal)
-{
-	baggage_parse(b, header, strlen(header));
-	return side(v, b->workload, b->service, b->version, b->ns, principal, b->workload, b->cluster);
-}
-
-static const char *principal_of(const struct workload *w, char buf[IDENTITY_MAX])
-{
-	return w && !identity_format(buf, w->trust_domain, w->ns, w->service_account) ? buf : NULL;
-}
-
-static void labels_fill(struct labels *l, const struct traffic_facts *f, enum traffic_flag flag)
-{
-	const struct workload *src = f->source, *dst = f->destination;
-	const char **v = l->value, *principal = f->mutual_tls ? f->src_identity : NULL;
-	const bool told_src = !src && f->baggage && f->reporter == REPORT_DESTINATION;
-	const bool told_dst = !dst && f->baggage && f->reporter == REPORT_SOURCE;
-	const bool places = src || dst || told_src || told_dst;
-	const struct baggage *b = &l->baggage;
-
-	*v++ = reporter_names[f->reporter];
-	v = told_src ? side_baggage(v, &l->baggage, f->baggage, principal) : side_workload(v, src, principal);
-	*v++ = known(f->service ? f->service->hostname : NULL);
-	*v++ = known(f->service ? f->service->ns : NULL);
-	*v++ = known(f->service ? f->service->name : NULL);
-	v = told_dst ? side_baggage(v, &l->baggage, f->baggage, f->dst_identity)
-		     : side_workload(v, dst, principal_of(dst, l->principal));
-	*v++ = "tcp";
-	*v++ = flag_names[flag];
-	*v++ = f->mutual_tls ? "mutual_tls" : "unknown";
-	*v++ = places ? known(src ? src->region : told_src ? b->region : NULL) : NULL;
-	*v++ = places ? known(src ? src->zone : told_src ? b->zone : NULL) : NULL;
-	*v++ = places ? known(dst ? dst->region : told_dst ? b->region : NULL) : NULL;
-	*v++ = places ? known(dst ? dst->zone : told_dst ? b->zone : NULL) : NULL;
-}
-
 /* --- series: all under the lock ------------------------------------------------------------------------- */
 
 static void series_free(struct series *s)
@@ -173,7 +65,7 @@ static void series_free(struct series *s)
 	free(s);
 }
 
-static struct series *series_new(const struct labels *l, uint64_t hash)
+static struct series *series_new(const struct traffic_labels *l, uint64_t hash)
 {
 	struct series *s = calloc(1, sizeof *s);
 
@@ -191,7 +83,7 @@ static struct series *series_new(const struct labels *l, uint64_t hash)
 	return s;
 }
 
-static struct series *series_find(const struct labels *l, uint64_t hash)
+static struct series *series_find(const struct traffic_labels *l, uint64_t hash)
 {
 	struct series *s = table.bucket[hash % BUCKETS];
 
@@ -202,12 +94,12 @@ static struct series *series_find(const struct labels *l, uint64_t hash)
 
 static struct series *series_hold(const struct traffic_facts *f, enum traffic_flag flag)
 {
-	struct labels l;
+	struct traffic_labels l;
 	struct series *s;
 	uint64_t hash;
 
-	labels_fill(&l, f, flag);
-	hash = metric_hash(l.value, LABELS);
+	traffic_labels_fill(&l, f, flag);
+	hash = metric_hash(l.value, TRAFFIC_LABELS);
 	pthread_mutex_lock(&table.lock);
 	s = series_find(&l, hash);
 	if (!s)
@@ -311,11 +203,6 @@ void traffic_reject(enum traffic_reporter reporter, const struct endpoint *src, 
 	accesslog_rejected(reporter, src, dst, error, at_ms);
 }
 
-const char *traffic_flag_name(enum traffic_flag flag)
-{
-	return flag_names[flag];
-}
-
 void traffic_sockets(enum traffic_reporter reporter, int delta)
 {
 	metric_add(sockets[reporter], delta);
@@ -323,11 +210,11 @@ void traffic_sockets(enum traffic_reporter reporter, int delta)
 
 void traffic_lookup(const struct workload *source, const char *host)
 {
-	const char *value[LOOKUP_LABELS];
+	const char *value[TRAFFIC_LOOKUP_LABELS];
 	char principal[IDENTITY_MAX];
 	struct metric *m;
 
-	*side_workload(value, source, principal_of(source, principal)) = host;
+	traffic_lookup_fill(value, principal, source, host);
 	m = metric_get(lookups, value);
 	metric_add(m, 1);
 	metric_put(m);
@@ -359,13 +246,14 @@ int traffic_init(void)
 	bool complete = true;
 
 	for (unsigned i = 0; i < FAMILIES; i++) {
-		families[i] = metric_family(METRIC_COUNTER, described[i].name, described[i].help, label_names, NULL);
+		families[i] =
+			metric_family(METRIC_COUNTER, described[i].name, described[i].help, traffic_label_names, NULL);
 		complete &= families[i] != NULL;
 	}
 	open = metric_family(METRIC_GAUGE, "istio_tcp_sockets_open", "TCP sockets that are open (unstable)",
 			     by_reporter, NULL);
 	for (unsigned i = 0; i < 2; i++) {
-		sockets[i] = metric_get(open, &reporter_names[i]);
+		sockets[i] = metric_get(open, &traffic_reporter_names[i]);
 		complete &= sockets[i] != NULL;
 	}
 	demands_refused =
@@ -374,7 +262,8 @@ int traffic_init(void)
 					 NULL, NULL),
 			   none);
 	lookups = metric_family(METRIC_COUNTER, "istio_on_demand_dns",
-				"Connections whose next hop was resolved by host name (unstable)", lookup_labels, NULL);
+				"Connections whose next hop was resolved by host name (unstable)", traffic_lookup_names,
+				NULL);
 	left_out =
 		metric_family(METRIC_COUNTER, "culvert_log_lines_suppressed",
 			      "Access log lines about failures that were left out by the limit (unstable)", NULL, NULL);
