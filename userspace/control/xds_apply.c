@@ -4,16 +4,11 @@
 #include "control/xds_apply.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "control/xds_fields.h"
-#include "control/xds_parts.h"
-#include "control/xds_scratch.h"
-#include "proto/xds.pb-c.h"
-
-typedef Envoy__Service__Discovery__V3__Resource resource;
+#include "control/xds_resource.h"
 
 const char *const xds_type_urls[XDS_TYPES] = {
 	[XDS_ADDRESS] = "type.googleapis.com/istio.workload.Address",
@@ -23,55 +18,6 @@ const char *const xds_type_urls[XDS_TYPES] = {
 /* Numbers of fields that are read in place. */
 enum { RESPONSE_RESOURCES = 2, RESPONSE_TYPE_URL = 4, RESPONSE_NONCE = 5, RESPONSE_REMOVED = 6 };
 enum { RESOURCE_NAME = 3, RESOURCE_ALIASES = 4 };
-enum { NAME_SHOWN = 256 }; /* bytes of a name in a message */
-
-struct apply {
-	struct store *store;
-	const uint8_t *msg;
-	size_t len;
-	struct xds_scratch scratch;
-	struct xds_result *out;
-	bool whole;
-	unsigned *left_out, n_left_out, at_left_out; /* which resources of the message were refused, in order */
-	size_t why_len;
-	unsigned unsaid; /* entries that did not fit */
-	int error;	 /* -ENOMEM */
-};
-
-/* --- what is refused ------------------------------------------------------------------------------------ */
-
-static void say(struct apply *a, const char *name, const char *reason)
-{
-	char *to = a->out->why + a->why_len;
-	size_t room = sizeof a->out->why - a->why_len - 32; /* "; and N more" */
-	int n = snprintf(to, room, "%s%.*s: %s", a->why_len ? "; " : "", NAME_SHOWN, *name ? name : "(no name)",
-			 reason);
-
-	if (n < 0 || (size_t)n >= room) {
-		*to = '\0';
-		a->unsaid++;
-		return;
-	}
-	for (char *c = to; *c; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
-	a->why_len += (size_t)n;
-}
-
-static void said(struct apply *a)
-{
-	if (a->unsaid)
-		snprintf(a->out->why + a->why_len, sizeof a->out->why - a->why_len, "%sand %u more",
-			 a->why_len ? "; " : "", a->unsaid);
-}
-
-static void reject(struct apply *a, const char *name, int error, const char *reason)
-{
-	if (error == -ENOMEM)
-		a->error = error;
-	a->out->rejected++;
-	say(a, name, error == -ENOMEM ? "out of memory" : reason);
-}
 
 /* --- the envelope --------------------------------------------------------------------------------------- */
 
@@ -93,7 +39,7 @@ static bool keep(const struct xds_fields *f, char *to, size_t max)
 	return true;
 }
 
-static int envelope(struct apply *a)
+static int envelope(struct xds_apply *a)
 {
 	struct xds_fields f = xds_fields(a->msg, a->len);
 	struct xds_result *out = a->out;
@@ -109,7 +55,7 @@ static int envelope(struct apply *a)
 }
 
 /* A text that is a field, terminated; "" where there is none. It is good until the scratch is reset. */
-static const char *copy(struct apply *a, const uint8_t *bytes, size_t len)
+static const char *copy(struct xds_apply *a, const uint8_t *bytes, size_t len)
 {
 	char *s = a->scratch.allocator.alloc(a->scratch.allocator.allocator_data, len + 1);
 
@@ -122,7 +68,7 @@ static const char *copy(struct apply *a, const uint8_t *bytes, size_t len)
 	return s;
 }
 
-static const char *name_of(struct apply *a, const uint8_t *bytes, size_t len)
+const char *xds_apply_name(struct xds_apply *a, const uint8_t *bytes, size_t len)
 {
 	struct xds_fields f = xds_fields(bytes, len);
 	const char *name = "";
@@ -133,180 +79,10 @@ static const char *name_of(struct apply *a, const uint8_t *bytes, size_t len)
 	return name;
 }
 
-/* --- one resource --------------------------------------------------------------------------------------- */
-
-/* What istiod gives addresses for a version: a hash in hexadecimal. Others are not kept, and such a resource is sent again
- * after a reconnect. */
-static uint64_t version_of(const resource *r)
-{
-	uint64_t n = 0;
-	const char *s = r->version;
-
-	if (*s == '0' || strlen(s) > 16 || s[strspn(s, "0123456789abcdef")])
-		return 0;
-	for (; *s; s++)
-		n = n << 4 | (uint64_t)(*s <= '9' ? *s - '0' : *s - 'a' + 10);
-	return n;
-}
-
-static bool is_called(const char *name, const char *ns, const char *own)
-{
-	size_t len = strlen(ns);
-
-	return !strncmp(name, ns, len) && name[len] == '/' && !strcmp(name + len + 1, own);
-}
-
-static void workload(struct apply *a, const resource *r, const Istio__Workload__Workload *m)
-{
-	char why[XDS_REASON_MAX] = "";
-	struct workload *w;
-	int e = xds_workload(m, &w, why);
-
-	if (e) {
-		reject(a, r->name, e, why);
-	} else if (strcmp(w->uid, r->name) != 0) { /* else nobody could remove it */
-		workload_unref(w);
-		reject(a, r->name, -EINVAL, "the resource's name is not the workload's uid");
-	} else {
-		arena_of(w)->version = version_of(r);
-		e = store_insert_workload(a->store, w);
-		if (e)
-			reject(a, r->name, e, "");
-	}
-}
-
-static void service(struct apply *a, const resource *r, const Istio__Workload__Service *m)
-{
-	char why[XDS_REASON_MAX] = "";
-	struct service *s;
-	int e = xds_service(m, &s, why);
-
-	if (e) {
-		reject(a, r->name, e, why);
-	} else if (!is_called(r->name, s->ns, s->hostname)) {
-		service_unref(s);
-		reject(a, r->name, -EINVAL, "the resource's name is not NAMESPACE/HOSTNAME of the service");
-	} else {
-		arena_of(service_head(s))->version = version_of(r);
-		e = store_insert_service(a->store, s);
-		if (e)
-			reject(a, r->name, e, "");
-	}
-}
-
-static void address(struct apply *a, const resource *r)
-{
-	const ProtobufCBinaryData *v = r->resource ? &r->resource->value : NULL;
-	const Istio__Workload__Address *m =
-		v ? istio__workload__address__unpack(&a->scratch.allocator, v->len, v->data) : NULL;
-
-	if (!m)
-		reject(a, r->name, -EINVAL, v ? "it cannot be decoded" : "it is empty");
-	else if (m->type_case == ISTIO__WORKLOAD__ADDRESS__TYPE_WORKLOAD)
-		workload(a, r, m->workload);
-	else if (m->type_case == ISTIO__WORKLOAD__ADDRESS__TYPE_SERVICE)
-		service(a, r, m->service);
-	else
-		reject(a, r->name, -EINVAL, "neither a workload nor a service");
-}
-
-/* Of the policy that it replaces. One that was never seen holds in its namespace: that it could be meant for the whole mesh
- * is no reason to let every namespace stop it. */
-static enum policy_scope scope_before(struct apply *a, const char *name)
-{
-	const struct policy *p;
-	enum policy_scope scope;
-
-	store_read_lock();
-	p = store_policy(a->store, name);
-	scope = p ? p->scope : POLICY_NAMESPACE;
-	store_read_unlock();
-	return scope;
-}
-
-/* A policy that is not understood denies; only where it has no name, there is nothing to put in its place. */
-static void close_off(struct apply *a, const char *name, enum policy_scope scope, const char *reason)
-{
-	struct policy *p;
-	int e = xds_policy_closed(name, scope, &p);
-
-	if (!e)
-		e = store_insert_policy(a->store, p);
-	if (e) {
-		reject(a, name, e, reason);
-		return;
-	}
-	a->out->closed++;
-	say(a, name, reason);
-}
-
-static void authorization(struct apply *a, const resource *r)
-{
-	const ProtobufCBinaryData *v = r->resource ? &r->resource->value : NULL;
-	const Istio__Security__Authorization *m =
-		v ? istio__security__authorization__unpack(&a->scratch.allocator, v->len, v->data) : NULL;
-	char why[XDS_REASON_MAX] = "";
-	struct policy *p;
-	int e, closed;
-
-	if (!m) {
-		close_off(a, r->name, scope_before(a, r->name), v ? "it cannot be decoded" : "it is empty");
-		return;
-	}
-	e = closed = xds_policy(m, &p, why);
-	if (e == -ENOMEM) {
-		reject(a, r->name, e, "");
-		return;
-	}
-	if (!is_called(r->name, p->ns, p->name)) {
-		close_off(a, r->name, p->scope, "the resource's name is not NAMESPACE/NAME of the policy");
-		policy_unref(p);
-		return;
-	}
-	e = store_insert_policy(a->store, p);
-	if (e) {
-		reject(a, r->name, e, "");
-	} else if (closed) {
-		a->out->closed++;
-		say(a, r->name, why);
-	}
-}
-
-/* A mesh that comes again as a whole is for the most part the one that is there. */
-static bool is_there(struct apply *a, const resource *r)
-{
-	return a->whole && a->out->type == XDS_ADDRESS && store_keep_address(a->store, r->name, version_of(r));
-}
-
-static void one(struct apply *a, const uint8_t *bytes, size_t len)
-{
-	bool policy = a->out->type == XDS_AUTHORIZATION;
-	const resource *r = NULL;
-	const char *name, *why;
-
-	xds_scratch_reset(&a->scratch);
-	a->out->resources++;
-	a->out->bytes += len;
-	if (len <= XDS_RESOURCE_MAX)
-		r = envoy__service__discovery__v3__resource__unpack(&a->scratch.allocator, len, bytes);
-	if (r && is_there(a, r))
-		return;
-	if (r) {
-		policy ? authorization(a, r) : address(a, r);
-		return;
-	}
-	name = name_of(a, bytes, len);
-	why = len > XDS_RESOURCE_MAX ? "it is too long" : "it cannot be decoded";
-	if (policy)
-		close_off(a, name, scope_before(a, name), why);
-	else
-		reject(a, name, -EINVAL, why);
-}
-
 /* --- the whole ------------------------------------------------------------------------------------------ */
 
 /* The nth resource: written down while they are applied, for those that are few. */
-static void left_out(struct apply *a, unsigned nth)
+static void left_out(struct xds_apply *a, unsigned nth)
 {
 	unsigned *grown;
 
@@ -322,7 +98,7 @@ static void left_out(struct apply *a, unsigned nth)
 }
 
 /* Asked for in order. */
-static bool is_left_out(struct apply *a, unsigned nth)
+static bool is_left_out(struct xds_apply *a, unsigned nth)
 {
 	if (a->at_left_out == a->n_left_out || a->left_out[a->at_left_out] != nth)
 		return false;
@@ -330,7 +106,7 @@ static bool is_left_out(struct apply *a, unsigned nth)
 	return true;
 }
 
-static void resources(struct apply *a)
+static void resources(struct xds_apply *a)
 {
 	struct xds_fields f = xds_fields(a->msg, a->len);
 	unsigned nth = 0, rejected;
@@ -338,14 +114,14 @@ static void resources(struct apply *a)
 	while (xds_field_next(&f))
 		if (f.number == RESPONSE_RESOURCES && f.bytes) {
 			rejected = a->out->rejected;
-			one(a, f.bytes, f.len);
+			xds_resource_apply(a, f.bytes, f.len);
 			if (a->out->rejected > rejected)
 				left_out(a, nth);
 			nth++;
 		}
 }
 
-static void removals(struct apply *a)
+static void removals(struct xds_apply *a)
 {
 	struct xds_fields f = xds_fields(a->msg, a->len);
 
@@ -365,7 +141,7 @@ static void removals(struct apply *a)
 }
 
 /* After the commit: who is woken finds what came. One that was left out has not come. */
-static void tell(struct apply *a, const struct xds_listener *l)
+static void tell(struct xds_apply *a, const struct xds_listener *l)
 {
 	struct xds_fields f = xds_fields(a->msg, a->len), inner;
 
@@ -386,7 +162,7 @@ static void tell(struct apply *a, const struct xds_listener *l)
 int xds_apply(struct store *s, const uint8_t *msg, size_t len, unsigned whole, const struct xds_listener *listener,
 	      struct xds_result *out)
 {
-	struct apply a = {.store = s, .msg = msg, .len = len, .out = out};
+	struct xds_apply a = {.store = s, .msg = msg, .len = len, .out = out};
 	unsigned part;
 	int e;
 
@@ -403,7 +179,7 @@ int xds_apply(struct store *s, const uint8_t *msg, size_t len, unsigned whole, c
 	if (out->rejected) /* what was left out may have a version that is there */
 		store_keep_rest(s);
 	store_commit(s);
-	said(&a);
+	xds_resource_said(&a);
 	if (listener)
 		tell(&a, listener);
 	xds_scratch_free(&a.scratch);
