@@ -35,7 +35,7 @@ int rtnl_addrs(void (*each)(void *arg, const struct addr *addr), void *arg);
 /* Has the clsact qdisc of the device any filter? 1, 0 or -errno. */
 int rtnl_has_filters(unsigned ifindex);
 
-/* A descriptor that becomes readable when something changes, or -errno. It stays with its namespace. */
+/* rtnl_watch.c: a descriptor that becomes readable when something changes, or -errno. It stays with its namespace. */
 int rtnl_watch_open(void);
 enum {
 	RTNL_DEVICES = 1, /* links or addresses: look again with rtnl_links() and rtnl_addrs() */
