@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A pod as enrol.c (operations) and enrol_tunnel.c (tunnels that come, pods that are regained) share it. */
+/* A pod as enrol.c (how it joins and leaves), enrol_request.c and enrol_remove.c (what begins that) and enrol_tunnel.c
+ * (tunnels that come, pods that are regained) share it. */
 #pragma once
 #include "node/enrol.h"
 
