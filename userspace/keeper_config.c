@@ -90,35 +90,13 @@ enum { VALUES = sizeof values / sizeof *values };
 
 /* --- values --------------------------------------------------------------------------------------------- */
 
-static int parse_duration(const char *s, unsigned *ms)
-{
-	unsigned long v;
-	int e = value_duration(s, &v);
-
-	if (!e)
-		*ms = (unsigned)v;
-	return e;
-}
-
-static int parse_port(const char *s, unsigned *port)
+static int parse_port(const char *s, unsigned long *port)
 {
 	uint16_t v;
 
 	if (port_parse(&v, s) < 0 || !v)
 		return -EINVAL;
 	*port = v;
-	return 0;
-}
-
-/* Of a file: octal digits, as 0600. */
-static int parse_mode(const char *s, unsigned *mode)
-{
-	char *end;
-	unsigned long v = strtoul(s, &end, 8);
-
-	if (*s < '0' || *s > '7' || *end || v > 0777)
-		return -EINVAL;
-	*mode = (unsigned)v;
 	return 0;
 }
 
@@ -139,6 +117,7 @@ static bool is_choice(const char *choices, const char *text)
 static int set(struct keeper_config *c, const struct value *v, const char *name, const char *text, char *why)
 {
 	char *field = (char *)c + v->at, want[96] = "";
+	unsigned long n = 0;
 
 	if (v->kind == TEXT || v->kind == PATH || v->kind == CHOICE)
 		*(const char **)field = text;
@@ -148,11 +127,11 @@ static int set(struct keeper_config *c, const struct value *v, const char *name,
 		snprintf(want, sizeof want, "one of %s", v->choices);
 	else if (v->kind == YESNO && !is_choice("true|false", text))
 		snprintf(want, sizeof want, "true or false");
-	else if (v->kind == DURATION && parse_duration(text, (unsigned *)field) < 0)
+	else if (v->kind == DURATION && value_duration(text, &n) < 0)
 		snprintf(want, sizeof want, "a duration such as 30s, 5m or 1h30m");
-	else if (v->kind == PORT && parse_port(text, (unsigned *)field) < 0)
+	else if (v->kind == PORT && parse_port(text, &n) < 0)
 		snprintf(want, sizeof want, "a port");
-	else if (v->kind == MODE && parse_mode(text, (unsigned *)field) < 0)
+	else if (v->kind == MODE && value_mode(text, &n) < 0)
 		snprintf(want, sizeof want, "the mode of a file, such as 0600");
 	if (want[0]) {
 		snprintf(why, KEEPER_WHY_MAX, "%.*s: \"%.256s\" is not %s", (int)strcspn(name, "="), name, text, want);
@@ -160,6 +139,8 @@ static int set(struct keeper_config *c, const struct value *v, const char *name,
 	}
 	if (v->kind == YESNO)
 		*(bool *)field = !strcmp(text, "true");
+	else if (v->kind == DURATION || v->kind == PORT || v->kind == MODE)
+		*(unsigned *)field = (unsigned)n;
 	return 0;
 }
 

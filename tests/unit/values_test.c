@@ -43,6 +43,17 @@ static const struct {
 		  {"negative", "-1", -1},
 		  {"more than there are", "5000", -1},
 },
+  modes[] =
+	  {
+		  {"octal", "0600", 0600},
+		  {"without the zero", "644", 0644},
+		  {"all that there is", "777", 0777},
+		  {"more than permissions", "4755", -1},
+		  {"no octal digit", "0680", -1},
+		  {"as ls shows it", "rw-------", -1},
+		  {"negative", "-1", -1},
+		  {"empty", "", -1},
+},
   numbers[] = {
 	  {"decimal", "15014", 15014},
 	  {"zeros in front", "007", 7},
@@ -69,6 +80,7 @@ static void test_numbers(void **state)
 	EACH(numbers, value_number);
 	EACH(durations, value_duration);
 	EACH(cpus, value_cpus);
+	EACH(modes, value_mode);
 }
 
 static const struct {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Numbers, durations, CPU quantities and lists, as Istio's variables have them. */
+/* Numbers, durations, CPU quantities, modes of files and lists, as Istio's variables have them. */
 #include "base/values.h"
 
 #include <errno.h>
@@ -73,6 +73,17 @@ int value_cpus(const char *s, unsigned long *out)
 	else if (*end)
 		return -EINVAL;
 	*out = (unsigned long)v + (v > (double)(unsigned long)v);
+	return 0;
+}
+
+int value_mode(const char *s, unsigned long *mode)
+{
+	char *end;
+	unsigned long v = strtoul(s, &end, 8);
+
+	if (*s < '0' || *s > '7' || *end || v > 0777)
+		return -EINVAL;
+	*mode = v;
 	return 0;
 }
 

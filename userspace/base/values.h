@@ -11,6 +11,8 @@ int value_duration(const char *s, unsigned long *ms);
 int value_seconds(const char *s, double *out);
 /* Kubernetes quantities of CPU, rounded up: "2", "1.5", "500m". */
 int value_cpus(const char *s, unsigned long *out);
+/* Of a file: octal digits, as 0600. */
+int value_mode(const char *s, unsigned long *mode);
 /* The next entry of a list with commas, whose rest `rest` is; blanks around an entry do not count, nor do empty ones. */
 bool value_next(const char **rest, struct span *out);
 /* Is `name` an entry? */
