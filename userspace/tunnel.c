@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tunnel's main program, and its control thread: the mesh's file, certificates, ZDS, signals. Carrying traffic is
- * data/'s.
+/* The tunnel's main program, and its control thread: the mesh's file, certificates, ZDS. Carrying traffic is data/'s.
  *
  * The start is a ladder: each rung needs those before it, and the end goes down the same way. What can be wrong with
  * the configuration is found before the first rung that others can see (`pods`); whatever fails is one line and a
- * status other than 0. A drain (SIGTERM, SIGINT, /quitquitquit; or the keeper says that a successor serves, which leaves
- * more time) closes all listeners, waits for the connections that there are, and ends the loop. All else goes on
- * meanwhile: the mesh, its policies, certificates, and what ZDS tells of pods that leave. */
+ * status other than 0. A drain (tunnel_drain.c) ends the loop. */
 #include "tunnel.h"
 
 #include <errno.h>
@@ -14,12 +11,10 @@
 #include <limits.h>
 #include <malloc.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -28,82 +23,6 @@
 #include "tunnel_ca.h"
 
 static const char target[] = "tunnel";
-
-/* --- draining ------------------------------------------------------------------------------------------- */
-
-static void part_drained(struct tunnel *t)
-{
-	if (--t->draining == 0)
-		loop_stop(t->loop);
-}
-
-static void connections_drained(void *arg)
-{
-	part_drained(arg);
-}
-
-static void servers_closed(struct loop *l, struct msg *m)
-{
-	part_drained(container_of(m, struct tunnel, closed));
-}
-
-/* A request that is being answered may need the control thread, so that one cannot wait for it. */
-static void *close_servers(void *arg)
-{
-	struct tunnel *t = arg;
-
-	http_server_free(t->admin_http);
-	http_server_free(t->probe_http);
-	t->admin_http = t->probe_http = NULL;
-	loop_post(t->loop, &t->closed, servers_closed);
-	return NULL;
-}
-
-static void drain(struct tunnel *t, const char *cause, unsigned limit_ms, bool succeeded)
-{
-	if (t->ending) {
-		data_drain_limit(t->data, limit_ms);
-		return;
-	}
-	__atomic_store_n(&t->ending, true, __ATOMIC_RELAXED);
-	log_info(target, "%s: draining for up to %u s", cause, limit_ms / 1000);
-	t->draining = 2;
-	if (t->zds)
-		zds_drain(t->zds);
-	t->closer_runs = pthread_create(&t->closer, NULL, close_servers, t) == 0;
-	if (!t->closer_runs)
-		part_drained(t);
-	data_drain(t->data, limit_ms, succeeded, connections_drained, t);
-	ports_drain(t);
-}
-
-void tunnel_retire(struct tunnel *t)
-{
-	drain(t, "a successor serves", t->c.drain_limit_ms, true);
-}
-
-static void on_signal(struct io *io, uint32_t events)
-{
-	struct tunnel *t = container_of(io, struct tunnel, signals);
-	struct signalfd_siginfo s;
-
-	while (read(io->fd, &s, sizeof s) == sizeof s) {
-		if (s.ssi_signo == SIGINT && t->interrupted) {
-			log_stop();
-			_exit(0);
-		}
-		t->interrupted |= s.ssi_signo == SIGINT;
-		drain(t, s.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM", t->c.drain_ms, false);
-	}
-}
-
-/* From the admin interface, on its thread. */
-void tunnel_quit(void *arg)
-{
-	kill(getpid(), SIGTERM);
-}
-
-/* --- the ladder ----------------------------------------------------------------------------------------- */
 
 int tunnel_says(char *why, const char *what)
 {
@@ -166,7 +85,7 @@ static void turn(void *arg, bool about_to_sleep)
 
 static int loop_up(struct tunnel *t, char *why)
 {
-	sigset_t set;
+	int e;
 
 	raise_limits();
 	if (check_rights(&t->c, why) < 0)
@@ -174,12 +93,9 @@ static int loop_up(struct tunnel *t, char *why)
 	t->loop = loop_new();
 	if (!t->loop)
 		return tunnel_says(why, strerror(errno));
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	io_init(&t->signals, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), on_signal);
-	if (t->signals.fd < 0 || io_want(t->loop, &t->signals, EPOLLIN) < 0)
-		return tunnel_says(why, strerror(errno));
+	e = tunnel_signals_open(t);
+	if (e < 0)
+		return tunnel_says(why, strerror(-e));
 	store_thread_register();
 	loop_on_turn(t->loop, turn, t);
 	return 0;
@@ -188,8 +104,7 @@ static int loop_up(struct tunnel *t, char *why)
 static void loop_down(struct tunnel *t)
 {
 	if (t->signals.fd >= 0) {
-		io_stop(t->loop, &t->signals);
-		close(t->signals.fd);
+		tunnel_signals_close(t);
 		store_thread_online();
 		store_thread_unregister();
 	}
@@ -326,18 +241,6 @@ static const struct rung {
 };
 enum { RUNGS = sizeof ladder / sizeof *ladder };
 
-/* Signals that end a drain are taken by the loop; threads inherit that they are blocked. */
-static void prepare_signals(void)
-{
-	sigset_t set;
-
-	signal(SIGPIPE, SIG_IGN);
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
 /* Reading a large mesh makes and drops millions of short texts between objects that stay: holes are closed at once, and
  * the heap grows by large steps. */
 static void prepare_memory(void)
@@ -356,7 +259,7 @@ int main(int argc, char **argv)
 	if (e == 1)
 		return 0;
 	prepare_memory();
-	prepare_signals();
+	tunnel_signals_block();
 	for (; !e && rung < RUNGS; rung++)
 		e = ladder[rung].up(&t, why);
 	if (!e) {

@@ -52,6 +52,12 @@ struct tunnel {
 
 /* Writes `what` into `why`; -1. */
 int tunnel_says(char *why, const char *what);
+
+/* tunnel_drain.c: signals that end a drain are taken by the loop; threads inherit that they are blocked. */
+void tunnel_signals_block(void);
+/* 0 or -errno. */
+int tunnel_signals_open(struct tunnel *t);
+void tunnel_signals_close(struct tunnel *t);
 /* As SIGTERM does. Any thread. */
 void tunnel_quit(void *arg);
 /* A successor serves: drains for as long as the configuration allows. */
