@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "tunnel_config.c"
+#include "tunnel_config_check.c"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
