@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns epoll, the timer wheel and the mailbox of one thread.
- *
- * Timers hang in a hashed wheel: SLOTS lists, one per tick, an entry stays in its list until its own tick comes
- * round. Arming and cancelling are O(1); a turn visits only the ticks that have passed. */
+/* Owns the turns of one thread: epoll, timers as the wheel has them, and the mailbox. */
 #include "loop/loop.h"
 
 #include <errno.h>
@@ -12,17 +9,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOTS = 1024 };
+#include "loop/wheel.h"
 
 struct loop {
 	int epfd;
 	bool stop, running;
-	uint64_t now;		   /* ms */
-	uint64_t tick;		   /* last tick served */
-	uint64_t busy[SLOTS / 64]; /* slots that may hold timers */
+	uint64_t now; /* ms */
 	struct epoll_event ev[LOOP_EVENTS_MAX];
 	int n_ev, at_ev;
-	struct list slot[SLOTS];
+	struct wheel wheel;
 	struct list tasks;
 	void (*turn)(void *arg, bool about_to_sleep);
 	void *turn_arg;
@@ -81,9 +76,7 @@ struct loop *loop_new(void)
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	l->now = clock_ms();
-	l->tick = l->now / LOOP_TICK_MS;
-	for (unsigned i = 0; i < SLOTS; i++)
-		list_init(&l->slot[i]);
+	wheel_init(&l->wheel, l->now / LOOP_TICK_MS);
 	list_init(&l->tasks);
 	pthread_mutex_init(&l->lock, NULL);
 	l->tail = &l->head;
@@ -227,64 +220,7 @@ void timer_set(struct loop *l, struct timer *t, uint64_t after_ms, void (*fire)(
 	if (!l->running)
 		l->now = clock_ms(); /* nobody else keeps it up to date */
 	t->fire = fire;
-	t->expires = (l->now + after_ms) / LOOP_TICK_MS + 1;
-	if (t->expires <= l->tick)
-		t->expires = l->tick + 1;
-	list_init(&t->link);
-	list_add_tail(&l->slot[t->expires % SLOTS], &t->link);
-	l->busy[t->expires % SLOTS / 64] |= 1ull << (t->expires % 64);
-}
-
-static void serve_slot(struct loop *l, struct list *slot, uint64_t tick)
-{
-	struct list due;
-
-	list_init(&due);
-	list_for_each_safe (p, tmp, slot) {
-		struct timer *t = list_entry(p, struct timer, link);
-		if (t->expires <= tick) {
-			list_del(&t->link);
-			list_add_tail(&due, &t->link);
-		}
-	}
-	while (!list_empty(&due)) { /* a callback may cancel any other timer in `due` */
-		struct timer *t = list_entry(due.next, struct timer, link);
-		list_del(&t->link);
-		t->fire(t);
-	}
-}
-
-static void serve_timers(struct loop *l)
-{
-	uint64_t target = l->now / LOOP_TICK_MS;
-
-	if (target - l->tick > SLOTS)
-		l->tick = target - SLOTS;
-	while (l->tick < target) {
-		l->tick++;
-		serve_slot(l, &l->slot[l->tick % SLOTS], l->tick);
-	}
-}
-
-/* The slot that comes up next and is not empty, counted in ticks from now; 0 when the wheel is empty. Bits of
- * `busy` are set when a timer is armed and cleared here, when its slot is found empty. */
-static unsigned next_busy(struct loop *l)
-{
-	for (unsigned i = 1; i <= SLOTS;) {
-		unsigned s = (unsigned)((l->tick + i) % SLOTS);
-		uint64_t word = l->busy[s / 64] >> (s % 64);
-
-		if (!word) {
-			i += 64 - s % 64;
-			continue;
-		}
-		i += (unsigned)__builtin_ctzll(word);
-		s = (unsigned)((l->tick + i) % SLOTS);
-		if (!list_empty(&l->slot[s]))
-			return i <= SLOTS ? i : SLOTS;
-		l->busy[s / 64] &= ~(1ull << (s % 64));
-	}
-	return 0;
+	wheel_add(&l->wheel, t, (l->now + after_ms) / LOOP_TICK_MS + 1);
 }
 
 /* Milliseconds to sleep. A timer of a later round costs one needless wake-up per round, no more. */
@@ -295,8 +231,8 @@ static int sleep_ms(struct loop *l)
 
 	if (!list_empty(&l->tasks) || __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
 		return 0;
-	ticks = next_busy(l);
-	ms = (int64_t)((l->tick + ticks) * LOOP_TICK_MS) - (int64_t)l->now;
+	ticks = wheel_next(&l->wheel);
+	ms = (int64_t)((l->wheel.tick + ticks) * LOOP_TICK_MS) - (int64_t)l->now;
 	return !ticks ? -1 : ms > 0 ? (int)ms : 0;
 }
 
@@ -355,7 +291,7 @@ void loop_run(struct loop *l)
 		if (l->turn)
 			l->turn(l->turn_arg, false);
 		l->now = clock_ms();
-		serve_timers(l);
+		wheel_serve(&l->wheel, l->now / LOOP_TICK_MS);
 		serve_descriptors(l);
 		serve_tasks(l);
 	}
