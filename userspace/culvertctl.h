@@ -81,7 +81,7 @@ void pick_draining(void *connections, int process, json_t *dump);
 json_t *pick_certificates(json_t *dump);
 
 /* Tables and fields, for what shows them. Texts of absent fields are "". */
-enum { COLUMNS_MAX = 9 };
+enum { COLUMNS_MAX = 9, CELL_MAX = 512 };
 struct table {
 	unsigned columns, n, cap;
 	size_t width[COLUMNS_MAX];
@@ -95,4 +95,6 @@ void table_end(struct table *t, const char *none);
 const char *text_of(json_t *o, const char *key);
 long long number_of(json_t *o, const char *key);
 bool flag_of(json_t *o, const char *key);
+/* "a,b"; objects by their field `key`. */
+const char *joined(json_t *list, const char *key, char buf[CELL_MAX]);
 const char *duration(long long seconds, char buf[32]);
