@@ -1,52 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The operator's tool: asks the keeper (RUN_DIR/ctl.sock) and the tunnel (RUN_DIR/tunnel.sock). One row of the table of
  * commands is all there is to a command but its function. */
-#include "culvertctl.h"
+#include "culvertctl_line.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "base/version.h"
 #include "ctl_abi.h"
-
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
-
-struct options {
-	const char *run_dir;
-	bool json, all, wait, verbose, reset;
-	const char *peer, *write, *pod, *since; /* NULL: not given */
-	const char *argument[3];
-	unsigned n;
-};
-
-struct command {
-	const char *name, *arguments;
-	unsigned least, most;
-	/* 0; the exit status, where what was printed says why; or -errno with a line in `why` */
-	int (*run)(const struct options *o, char why[CALL_WHY_MAX]);
-	const char *brief, *help;
-};
-
-/* --- commands ------------------------------------------------------------------------------------------- */
-
-/* The keeper must find the same namespace: a path from here, and not "this process". */
-static int absolute(const char *path, char out[PATH_MAX])
-{
-	char cwd[PATH_MAX] = "";
-	int n;
-
-	if (!strncmp(path, "/proc/self/", 11))
-		n = snprintf(out, PATH_MAX, "/proc/%d/%s", (int)getpid(), path + 11);
-	else if (path[0] == '/')
-		n = snprintf(out, PATH_MAX, "%s", path);
-	else
-		n = getcwd(cwd, sizeof cwd) ? snprintf(out, PATH_MAX, "%s/%s", cwd, path) : -1;
-	return n > 0 && n < PATH_MAX ? 0 : -ENAMETOOLONG;
-}
 
 static int done_json(const struct options *o, int e)
 {
@@ -57,30 +17,12 @@ static int done_json(const struct options *o, int e)
 
 static int run_enrol(const struct options *o, char why[CALL_WHY_MAX])
 {
-	char path[PATH_MAX];
-
-	if (absolute(o->argument[0], path) < 0) {
-		snprintf(why, CALL_WHY_MAX, "%.256s: the path is too long", o->argument[0]);
-		return -ENAMETOOLONG;
-	}
-	return done_json(o, call_operation(o->run_dir, CTL_ENROL,
-					   json_pack("{ss ss}", "netns", path, "identity", o->argument[1]), NULL, why));
+	return done_json(o, enrol_run(o->run_dir, o->argument[0], o->argument[1], why));
 }
 
 static int run_unenrol(const struct options *o, char why[CALL_WHY_MAX])
 {
-	char path[PATH_MAX];
-	const char *pod = o->argument[0];
-
-	/* What is no path from here is perhaps NAMESPACE/NAME. */
-	if (strchr(pod, '/') && access(pod, F_OK) == 0) {
-		if (absolute(pod, path) < 0) {
-			snprintf(why, CALL_WHY_MAX, "%.256s: the path is too long", pod);
-			return -ENAMETOOLONG;
-		}
-		pod = path;
-	}
-	return done_json(o, call_operation(o->run_dir, CTL_UNENROL, json_pack("{ss}", "pod", pod), NULL, why));
+	return done_json(o, unenrol_run(o->run_dir, o->argument[0], why));
 }
 
 /* Prints and frees it, or lets `show` do it. */
@@ -230,78 +172,9 @@ static int run_doctor(const struct options *o, char why[CALL_WHY_MAX])
 	return doctor(o->run_dir, o->json, why);
 }
 
-/* A filter goes into a query: nothing but what filters are made of. */
-static bool is_filter(const char *s)
-{
-	return *s && strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:.,=-") == strlen(s);
-}
-
-/* By which lines of keeper and tunnel can be told apart; a row of the tests compares with what is used. */
-#define LOG_TARGETS                                                                                    \
-	"access ca certs cni crl dns drain enrol http install keeper kube local log pods state steer " \
-	"supervise tap tunnel watch worker xds zds"
-static const char targets[] = LOG_TARGETS;
-
-static bool is_target(const char *s, size_t len)
-{
-	for (const char *p = targets; *p; p += strcspn(p, " "), p += *p == ' ')
-		if (strcspn(p, " ") == len && !strncmp(p, s, len))
-			return true;
-	return false;
-}
-
-/* A target that is none would change nothing, in silence. */
-static int filter_check(const char *filter, char why[CALL_WHY_MAX])
-{
-	if (!is_filter(filter) || strlen(filter) > 900) {
-		snprintf(why, CALL_WHY_MAX, "\"%.256s\" is not LEVEL or TARGET=LEVEL", filter);
-		return -EINVAL;
-	}
-	for (const char *p = filter; *p; p += strcspn(p, ","), p += *p == ',') {
-		size_t n = strcspn(p, ","), len = strcspn(p, "=");
-
-		if (len >= n || is_target(p, len))
-			continue;
-		snprintf(why, CALL_WHY_MAX, "\"%.*s\" is no target; there are: %s", (int)(len < 64 ? len : 64), p,
-			 targets);
-		return -EINVAL;
-	}
-	return 0;
-}
-
-static void show_log(json_t *o)
-{
-	printf("keeper  %s\ntunnel  %s\n", json_string_value(json_object_get(o, "keeper")),
-	       json_string_value(json_object_get(o, "tunnel")));
-}
-
 static int run_log(const struct options *o, char why[CALL_WHY_MAX])
 {
-	const char *level = o->reset ? "reset" : o->n ? o->argument[0] : "", *filter;
-	char keeper_path[1024] = CTL_LOG, tunnel_path[1024] = "/logging";
-	struct call_answer a = {.body = NULL};
-	json_t *keeper, *both;
-
-	if (o->n && !o->reset && filter_check(level, why) < 0)
-		return -EINVAL;
-	if (*level) {
-		snprintf(keeper_path, sizeof keeper_path, "%s?level=%s", CTL_LOG, level);
-		snprintf(tunnel_path, sizeof tunnel_path, o->reset ? "/logging?%s" : "/logging?level=%s", level);
-	}
-	keeper = call_json(o->run_dir, CTL_SOCKET, *level ? "POST" : "GET", keeper_path, NULL, why);
-	if (!keeper)
-		return -EIO;
-	filter = "?";
-	if (call(o->run_dir, CTL_TUNNEL_SOCKET, "POST", tunnel_path, NULL, &a, why) == 0) {
-		a.body[strcspn(a.body, "\n")] = '\0';
-		filter = strstr(a.body, " is ") ? strstr(a.body, " is ") + 4 : a.body;
-	} else {
-		filter = why;
-	}
-	both = json_pack("{sO ss}", "keeper", json_object_get(keeper, "filter"), "tunnel", filter);
-	json_decref(keeper);
-	free(a.body);
-	return print(o, both, show_log);
+	return print(o, log_ask(o->run_dir, o->n ? o->argument[0] : NULL, o->reset, why), show_log);
 }
 
 static int run_tap(const struct options *o, char why[CALL_WHY_MAX])
@@ -412,143 +285,16 @@ static const struct command commands[] = {
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-/* --- command line --------------------------------------------------------------------------------------- */
-
-static void usage(void)
-{
-	printf("culvertctl - looks into and directs the Culvert agent of this node\n\n");
-	for (unsigned i = 0; i < COMMANDS; i++)
-		printf("  culvertctl %-12s %-36s %s\n", commands[i].name, commands[i].arguments, commands[i].brief);
-	printf("\n  --run-dir DIR   the agent's run directory [CULVERT_RUN_DIR, else " CTL_RUN_DIR "]\n"
-	       "  --json          for programs; field names are stable\n"
-	       "  --help          also after a command\n"
-	       "  --version\n\nExit status: 0 done, 1 failed (one line says why), 2 wrong usage.\n");
-}
-
-static void usage_command(const struct command *c)
-{
-	printf("culvertctl %s - %s\n\n  culvertctl %s %s\n\n%s\n", c->name, c->brief, c->name, c->arguments, c->help);
-}
-
-static int wrong(const char *fmt, const char *what, const char *more)
-{
-	fprintf(stderr, "culvertctl: ");
-	fprintf(stderr, fmt, what, more);
-	fprintf(stderr, "; see culvertctl --help\n");
-	return EXIT_USAGE;
-}
-
-static const struct command *command_find(const char *name)
-{
-	for (unsigned i = 0; name && i < COMMANDS; i++)
-		if (!strcmp(commands[i].name, name))
-			return &commands[i];
-	return NULL;
-}
-
-struct line {
-	struct options o;
-	const char *command;
-	bool help;
-};
-
-static const struct {
-	const char *name;
-	size_t at;
-} valued[] = {
-	{"--run-dir", offsetof(struct options, run_dir)}, {"--peer", offsetof(struct options, peer)},
-	{"--write", offsetof(struct options, write)},	  {"--pod", offsetof(struct options, pod)},
-	{"--since", offsetof(struct options, since)},
-};
-enum { VALUED = sizeof valued / sizeof *valued };
-
-static bool option_named(const char *a)
-{
-	for (unsigned k = 0; k < VALUED; k++)
-		if (!strcmp(a, valued[k].name))
-			return true;
-	return false;
-}
-
-/* --OPTION VALUE or --OPTION=VALUE. */
-static bool option_value(struct options *o, int argc, char **argv, int *i)
-{
-	const char *a = argv[*i];
-
-	for (unsigned k = 0; k < VALUED; k++) {
-		const char **to = (const char **)((char *)o + valued[k].at);
-		size_t n = strlen(valued[k].name);
-
-		if (strncmp(a, valued[k].name, n) != 0 || (a[n] && a[n] != '=') || (!a[n] && *i + 1 == argc))
-			continue;
-		*to = a[n] ? a + n + 1 : argv[++*i];
-		return true;
-	}
-	return false;
-}
-
-/* 0, or an exit status after saying what is wrong. */
-static int line_read(struct line *l, int argc, char **argv)
-{
-	for (int i = 1; i < argc; i++) {
-		const char *a = argv[i];
-
-		if (option_value(&l->o, argc, argv, &i))
-			continue;
-		if (!strcmp(a, "--help") || !strcmp(a, "-h"))
-			l->help = true;
-		else if (!strcmp(a, "--json"))
-			l->o.json = true;
-		else if (!strcmp(a, "--all"))
-			l->o.all = true;
-		else if (!strcmp(a, "--wait"))
-			l->o.wait = true;
-		else if (!strcmp(a, "--verbose") || !strcmp(a, "-v"))
-			l->o.verbose = true;
-		else if (!strcmp(a, "--reset"))
-			l->o.reset = true;
-		else if (option_named(a))
-			return wrong("%s needs a value%s", a, "");
-		else if (a[0] == '-')
-			return wrong("unknown argument \"%s\"%s", a, "");
-		else if (!l->command)
-			l->command = a;
-		else if (l->o.n < 3)
-			l->o.argument[l->o.n++] = a;
-		else
-			return wrong("too many arguments: \"%s\"%s", a, "");
-	}
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
-	const char *env = getenv("CULVERT_RUN_DIR");
-	struct line l = {.o.run_dir = env && *env ? env : CTL_RUN_DIR};
 	char why[CALL_WHY_MAX] = "";
-	const struct command *c;
+	struct options o;
 	int status;
+	const struct command *c = line_read(&o, commands, COMMANDS, argc, argv, &status);
 
-	if (argc == 2 && !strcmp(argv[1], "--version")) {
-		printf("culvert %s\n", CULVERT_VERSION);
-		return 0;
-	}
-	status = line_read(&l, argc, argv);
-	if (status)
-		return status;
-	c = command_find(l.command);
-	if (l.help || !l.command) {
-		if (c)
-			usage_command(c);
-		else
-			usage();
-		return l.help ? 0 : EXIT_USAGE;
-	}
 	if (!c)
-		return wrong("unknown command \"%s\"%s", l.command, "");
-	if (l.o.n < c->least || l.o.n > c->most)
-		return wrong("usage: culvertctl %s %s", c->name, c->arguments);
-	status = c->run(&l.o, why);
+		return status;
+	status = c->run(&o, why);
 	if (status >= 0)
 		return status;
 	fprintf(stderr, "culvertctl: %s\n", why[0] ? why : "out of memory");

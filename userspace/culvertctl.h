@@ -34,6 +34,11 @@ int call_operation(const char *run_dir, const char *path, json_t *body, const ch
 /* A connection to RUN_DIR/SOCKET, or -errno with a line in `why`. */
 int call_dial(const char *run_dir, const char *socket, char why[CALL_WHY_MAX]);
 
+/* Brings the pod of a namespace into the mesh; takes one out, by the path of its namespace, uid or NAMESPACE/NAME. 0 or
+ * -errno with a line in `why`. */
+int enrol_run(const char *run_dir, const char *netns, const char *identity, char why[CALL_WHY_MAX]);
+int unenrol_run(const char *run_dir, const char *pod, char why[CALL_WHY_MAX]);
+
 /* Asks every tunnel that drains; its answer is borrowed. */
 int draining_each(const char *run_dir, const char *path, void (*each)(void *arg, int process, json_t *answer),
 		  void *arg);
@@ -67,6 +72,13 @@ void show_trace(json_t *trace);
  * `since` ("10m") if that is not NULL. A new reference, or NULL with a line in `why`. */
 json_t *failures_ask(const char *run_dir, const char *pod, const char *since, char why[CALL_WHY_MAX]);
 void show_failures(json_t *failures);
+/* By which lines of keeper and tunnel can be told apart; a row of the tests compares with what is used. */
+#define LOG_TARGETS                                                                                    \
+	"access ca certs cni crl dns drain enrol http install keeper kube local log pods state steer " \
+	"supervise tap tunnel watch worker xds zds"
+/* What both log; `filter`: set first, or gone back to what the start had with `reset`. NULL with a line in `why`. */
+json_t *log_ask(const char *run_dir, const char *filter, bool reset, char why[CALL_WHY_MAX]);
+void show_log(json_t *filters);
 /* Shows what a pod's connections carry until the tunnel ends or somebody stops it; `peer` may be NULL. `file`: as pcapng into
  * it ("-": standard output), and nothing is shown; `json`: lines of headers/tap_abi.h. -errno with a line in `why`. */
 int tap_run(const char *run_dir, const char *pod, const char *peer, const char *file, bool json,
