@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Owns connections to control-plane servers: lookup, connect (each address in turn), handshake, bytes. */
-#include "net/wire.h"
+#include "net/wire_internal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,102 +84,6 @@ static void __attribute__((format(printf, 2, 3))) failed(struct wire *w, const c
 	try_next(w);
 }
 
-/* --- TLS ------------------------------------------------------------------------------------------------ */
-
-static bool is_ip(const char *host)
-{
-	struct addr a;
-
-	return addr_parse(&a, host) == 0;
-}
-
-static bool roots_from_text(SSL_CTX *ctx, const char *pem)
-{
-	BIO *in = BIO_new_mem_buf(pem, -1);
-	X509 *x;
-	bool any = false;
-
-	while (in && (x = PEM_read_bio_X509(in, NULL, NULL, NULL))) {
-		any |= X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), x) == 1;
-		X509_free(x);
-	}
-	BIO_free(in);
-	return any;
-}
-
-static bool roots_load(SSL_CTX *ctx, const char *root)
-{
-	if (!strcmp(root, "SYSTEM"))
-		return SSL_CTX_set_default_verify_paths(ctx) == 1;
-	if (access(root, F_OK) == 0)
-		return SSL_CTX_load_verify_file(ctx, root) == 1;
-	return roots_from_text(ctx, root);
-}
-
-bool wire_root_usable(const char *root)
-{
-	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	bool usable = ctx && roots_load(ctx, root);
-
-	SSL_CTX_free(ctx);
-	ERR_clear_error();
-	return usable;
-}
-
-static const char *tls_start(struct wire *w)
-{
-	static const unsigned char h2[] = {2, 'h', '2'};
-	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	const char *wrong = NULL;
-
-	if (!ctx)
-		return "out of memory";
-	SSL_CTX_set_min_proto_version(ctx, w->o.tls12 ? TLS1_2_VERSION : TLS1_3_VERSION);
-	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-				      SSL_MODE_RELEASE_BUFFERS);
-	SSL_CTX_set_alpn_protos(ctx, h2, sizeof h2);
-	if (!roots_load(ctx, w->o.root))
-		wrong = "no usable root certificates";
-	else if (w->o.pqc && SSL_CTX_set1_groups_list(ctx, "X25519MLKEM768") != 1)
-		wrong = "OpenSSL does not know the key exchange X25519MLKEM768";
-	else if (!(w->ssl = SSL_new(ctx)) || !SSL_set_fd(w->ssl, w->io.fd) ||
-		 (!is_ip(w->o.host) && !SSL_set_tlsext_host_name(w->ssl, w->o.host)))
-		wrong = "out of memory";
-	else
-		SSL_set_connect_state(w->ssl);
-	SSL_CTX_free(ctx);
-	ERR_clear_error();
-	return wrong;
-}
-
-static bool name_matches(X509 *cert, const char *name)
-{
-	return is_ip(name) ? X509_check_ip_asc(cert, name, 0) == 1
-			   : X509_check_host(cert, name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
-}
-
-/* Names are checked here and not by the library, which can demand a name and an address but not one of both. */
-static bool server_is_meant(struct wire *w)
-{
-	X509 *cert = SSL_get0_peer_certificate(w->ssl);
-
-	return cert && (name_matches(cert, w->o.host) || (w->o.alt_host && name_matches(cert, w->o.alt_host)));
-}
-
-static const char *tls_error(struct wire *w, int code)
-{
-	long verify = SSL_get_verify_result(w->ssl);
-	unsigned long e = ERR_peek_error();
-	const char *reason = e ? ERR_reason_error_string(e) : NULL;
-
-	if (verify != X509_V_OK)
-		return X509_verify_cert_error_string(verify);
-	if (reason)
-		return reason;
-	return code == SSL_ERROR_SYSCALL && errno ? strerror(errno) : "connection closed";
-}
-
 /* 0: wait. Positive: go on. Negative: it failed. */
 static int tls_wait(struct wire *w, int ret, bool reading)
 {
@@ -196,7 +98,7 @@ static int tls_wait(struct wire *w, int ret, bool reading)
 	case SSL_ERROR_WANT_WRITE:
 		return 0;
 	default:
-		failed(w, "%s", code == SSL_ERROR_ZERO_RETURN ? "closed by the server" : tls_error(w, code));
+		failed(w, "%s", code == SSL_ERROR_ZERO_RETURN ? "closed by the server" : wire_tls_error(w->ssl, code));
 		ERR_clear_error();
 		return -1;
 	}
@@ -216,7 +118,7 @@ static void shake(struct wire *w)
 	ERR_clear_error();
 	if (tls_wait(w, SSL_do_handshake(w->ssl), true) <= 0)
 		return;
-	if (server_is_meant(w))
+	if (wire_tls_is_meant(w->ssl, &w->o))
 		now_up(w);
 	else
 		failed(w, "the server's certificate is not for %s", w->o.host);
@@ -237,7 +139,7 @@ static bool connected(struct wire *w)
 		now_up(w);
 		return w->state == UP;
 	}
-	wrong = tls_start(w);
+	wrong = wire_tls_new(&w->o, w->io.fd, &w->ssl);
 	if (wrong) {
 		failed(w, "%s", wrong);
 		return false;
