@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two halves of the gRPC client share: grpc.c has channels and calls, grpc_conn.c one HTTP/2 connection. */
+/* What the parts of the gRPC client share: grpc.c has channels and calls, grpc_conn.c one HTTP/2 connection, grpc_stream.c
+ * what is said on it. */
 #pragma once
 #include <nghttp2/nghttp2.h>
 
@@ -59,3 +60,11 @@ void conn_resume(struct conn *n, struct grpc_call *call);
 /* The call leaves the connection; its stream is reset. */
 void conn_drop_call(struct conn *n, struct grpc_call *call);
 void conn_free(struct conn *n);
+
+/* 0, or -errno: the session takes no more. */
+int call_submit(struct grpc_call *call, nghttp2_session *s);
+/* What came on the call's stream. Messages go to its owner; the call may be gone afterwards. */
+void call_header(struct grpc_call *call, const uint8_t *name, size_t name_len, const uint8_t *value, size_t value_len);
+void call_data(struct grpc_call *call, const uint8_t *data, size_t len);
+/* The stream ended, with an HTTP/2 error code or NGHTTP2_NO_ERROR: so does the call. */
+void call_over(struct grpc_call *call, uint32_t code);
