@@ -1,198 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The HTTP server: listeners, connections with deadlines, and the thread that runs them.
- *
- * evhttp parses and answers. It knows timeouts between two reads but none for a whole request, so each
- * connection has a client here, with a timer: until the request is there, then until the answer has gone, or the next
- * part of it.
- * evhttp does not say when it closes a connection that never sent a request; therefore a client holds a
- * reference to its bufferevent and, in that case, keeps it (shut down, reading no more) until the timer
- * fires. */
-#include <errno.h>
+/* The HTTP server: what becomes of a request, and the thread that runs it all. evhttp parses and answers. */
 #include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/http.h>
-#include <event2/keyvalq_struct.h>
-#include <event2/listener.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/list.h"
 #include "base/log.h"
 #include "net/http_internal.h"
-#include "net/sock.h"
-#include "net/unix_path.h"
-
-enum {
-	METHODS = EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT | EVHTTP_REQ_DELETE |
-		  EVHTTP_REQ_OPTIONS | EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT | EVHTTP_REQ_PATCH,
-	INPUT_MORE = HTTP_HEADERS_MAX + 4096, /* waits for evhttp beside a body, which it takes when it is whole */
-	ACCEPT_PAUSE_MS = 100,		      /* after a failed accept, which fails again at once */
-};
-
-struct client {
-	struct list link; /* oldest first, those with an answer under way last */
-	struct http_server *server;
-	struct bufferevent *bev; /* referenced */
-	struct event *timer;
-	size_t taken; /* of the answer, since the timer was set */
-};
-
-struct listener {
-	struct http_server *server;
-	struct evhttp *http;
-	struct evhttp_bound_socket *bound;
-	struct event *resume;
-	bool later; /* does not listen before the thread runs */
-	http_serve serve;
-	void *arg;
-};
-
-struct http_server {
-	struct event_base *base;
-	struct event *wake, *closing, *deadline;
-	int wake_fd;
-	size_t body_max;
-	unsigned answer_ms;
-	bool running, stopping;
-	bool shared, beside; /* http_share_ports() */
-	pthread_t thread;
-	struct http_tickets *tickets;
-	struct list clients;
-	unsigned n_clients, n_listeners;
-	struct listener listener[HTTP_LISTENERS_MAX];
-};
-
-static struct timeval in_ms(unsigned ms)
-{
-	return (struct timeval){ms / 1000, (ms % 1000) * 1000};
-}
-
-/* --- clients -------------------------------------------------------------------------------------------- */
-
-static void answer_moved(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg);
-
-static void client_free(struct client *c)
-{
-	struct http_server *s = c->server;
-
-	evbuffer_remove_cb(bufferevent_get_output(c->bev), answer_moved, c);
-	list_del(&c->link);
-	s->n_clients--;
-	event_free(c->timer);
-	bufferevent_decref(c->bev);
-	free(c);
-	if (s->stopping && !s->n_clients)
-		event_base_loopbreak(s->base);
-}
-
-/* evhttp takes it for a timeout and closes; where it has done so already, nobody listens to the event. */
-static void client_close(struct client *c)
-{
-	struct bufferevent *bev = c->bev;
-
-	bufferevent_incref(bev);
-	client_free(c);
-	bufferevent_trigger_event(bev, BEV_EVENT_TIMEOUT | BEV_EVENT_READING, 0);
-	bufferevent_decref(bev);
-}
-
-static void client_expired(evutil_socket_t fd, short what, void *arg)
-{
-	client_close(arg);
-}
-
-static struct client *client_find(struct http_server *s, const struct bufferevent *bev)
-{
-	list_for_each (pos, &s->clients) {
-		struct client *c = list_entry(pos, struct client, link);
-
-		if (c->bev == bev)
-			return c;
-	}
-	return NULL;
-}
-
-static void listener_pause(struct listener *l, unsigned ms)
-{
-	struct timeval pause = in_ms(ms);
-
-	if (event_add(l->resume, &pause) == 0)
-		evconnlistener_disable(evhttp_bound_socket_get_listener(l->bound));
-}
-
-static struct bufferevent *client_new(struct event_base *base, void *arg)
-{
-	struct listener *l = arg;
-	struct http_server *s = l->server;
-	struct client *c = calloc(1, sizeof *c);
-	struct timeval deadline = in_ms(HTTP_HEADER_MS);
-
-	if (s->n_clients >= HTTP_CONNECTIONS_MAX) {
-		client_close(list_entry(s->clients.next, struct client, link));
-		listener_pause(l, 0); /* the descriptor is closed at the end of this turn, and evhttp would accept on */
-	}
-	if (!c)
-		return NULL;
-	c->bev = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
-	c->timer = event_new(base, -1, 0, client_expired, c);
-	if (!c->bev || !c->timer || event_add(c->timer, &deadline) < 0) {
-		if (c->timer)
-			event_free(c->timer);
-		if (c->bev)
-			bufferevent_free(c->bev);
-		free(c);
-		return NULL;
-	}
-	bufferevent_setwatermark(c->bev, EV_READ, 0, s->body_max + INPUT_MORE);
-	bufferevent_incref(c->bev);
-	c->server = s;
-	list_add_tail(&s->clients, &c->link);
-	s->n_clients++;
-	return c->bev;
-}
-
-static void client_gone(struct evhttp_connection *conn, void *arg)
-{
-	struct client *c = client_find(arg, evhttp_connection_get_bufferevent(conn));
-
-	if (c)
-		client_free(c);
-}
-
-static void answer_moved(struct evbuffer *out, const struct evbuffer_cb_info *info, void *arg)
-{
-	struct client *c = arg;
-	struct timeval deadline = in_ms(c->server->answer_ms);
-
-	c->taken += info->n_deleted;
-	if (c->taken < HTTP_ANSWER_STEP)
-		return;
-	c->taken = 0;
-	event_add(c->timer, &deadline);
-}
-
-static void client_answering(struct http_server *s, struct evhttp_connection *conn)
-{
-	struct client *c = client_find(s, evhttp_connection_get_bufferevent(conn));
-	struct timeval deadline = in_ms(s->answer_ms);
-
-	if (!c)
-		return;
-	evbuffer_add_cb(bufferevent_get_output(c->bev), answer_moved, c); /* without memory the first deadline is all */
-	evhttp_connection_set_closecb(conn, client_gone, s);
-	event_add(c->timer, &deadline);
-	list_del(&c->link);
-	list_add_tail(&s->clients, &c->link);
-}
 
 /* --- requests ------------------------------------------------------------------------------------------- */
 
@@ -237,7 +57,7 @@ void http_respond(struct evhttp_request *rq, struct http_response *out)
 		evbuffer_free(body);
 }
 
-static void on_request(struct evhttp_request *rq, void *arg)
+void http_request_serve(struct evhttp_request *rq, void *arg)
 {
 	struct listener *l = arg;
 	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(rq);
@@ -256,7 +76,7 @@ static void on_request(struct evhttp_request *rq, void *arg)
 		.place = &place,
 	};
 
-	client_answering(l->server, evhttp_request_get_connection(rq));
+	http_client_answering(l->server, evhttp_request_get_connection(rq));
 	evbuffer_add(in, "", 1);
 	in_words.body = (const char *)evbuffer_pullup(in, -1);
 	if (strlen(in_words.path) >= HTTP_PATH_MAX)
@@ -267,145 +87,6 @@ static void on_request(struct evhttp_request *rq, void *arg)
 		l->serve(l->arg, &in_words, &out);
 	if (!place.taken)
 		http_respond(rq, &out);
-}
-
-/* --- listeners ------------------------------------------------------------------------------------------ */
-
-static void accept_resume(evutil_socket_t fd, short what, void *arg)
-{
-	struct listener *l = arg;
-
-	if (l->bound)
-		evconnlistener_enable(evhttp_bound_socket_get_listener(l->bound));
-}
-
-/* Of the thread. A failed accept says only which evhttp it was: the listener's argument is evhttp's own. */
-static _Thread_local struct http_server *here;
-
-static void accept_failed(struct evconnlistener *e, void *http)
-{
-	for (unsigned i = 0; i < here->n_listeners; i++)
-		if (here->listener[i].http == http)
-			listener_pause(&here->listener[i], ACCEPT_PAUSE_MS);
-}
-
-static void listener_close(struct listener *l)
-{
-	if (l->bound)
-		evhttp_del_accept_socket(l->http, l->bound);
-	l->bound = NULL;
-}
-
-static void listener_free(struct listener *l)
-{
-	listener_close(l);
-	if (l->http)
-		evhttp_free(l->http);
-	if (l->resume)
-		event_free(l->resume);
-	memset(l, 0, sizeof *l);
-}
-
-/* Takes `fd` over. */
-static int listener_add(struct http_server *s, int fd, http_serve serve, void *arg)
-{
-	struct listener *l;
-
-	if (s->n_listeners == HTTP_LISTENERS_MAX) {
-		close(fd);
-		return -ENOSPC;
-	}
-	l = &s->listener[s->n_listeners];
-	*l = (struct listener){.server = s, .serve = serve, .arg = arg};
-	l->http = evhttp_new(s->base);
-	l->resume = event_new(s->base, -1, 0, accept_resume, l);
-	l->bound = l->http && l->resume ? evhttp_accept_socket_with_handle(l->http, fd) : NULL;
-	if (!l->bound) {
-		close(fd);
-		listener_free(l);
-		return -ENOMEM;
-	}
-	evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(l->bound), accept_failed);
-	evhttp_set_allowed_methods(l->http, METHODS);
-	evhttp_set_max_headers_size(l->http, HTTP_HEADERS_MAX);
-	evhttp_set_max_body_size(l->http, (ev_ssize_t)s->body_max);
-	evhttp_set_timeout(l->http, HTTP_ANSWER_MS / 1000);
-	evhttp_set_bevcb(l->http, client_new, l);
-	evhttp_set_gencb(l->http, on_request, l);
-	s->n_listeners++;
-	return 0;
-}
-
-static int refused(int err, const char *at, char *why, size_t why_len)
-{
-	snprintf(why, why_len, "%s: %s", at, strerror(-err));
-	return err;
-}
-
-static int tcp_open(const struct http_server *s, const struct endpoint *at)
-{
-	struct sock_listen how = {.at = *at};
-	int fd = s->beside ? -1 : sock_listen_tcp(&how);
-
-	if (!s->shared || (fd < 0 && !s->beside))
-		return fd;
-	if (fd >= 0)
-		close(fd); /* nobody has it */
-	how.reuseport = true;
-	return sock_bind_tcp(&how);
-}
-
-int http_listen_tcp(struct http_server *s, const struct endpoint *at, http_serve serve, void *arg, char *why,
-		    size_t why_len)
-{
-	char text[ENDPOINT_STRLEN];
-	int fd = tcp_open(s, at), e = fd < 0 ? fd : listener_add(s, fd, serve, arg);
-
-	if (!e)
-		s->listener[s->n_listeners - 1].later = s->shared;
-	return e ? refused(e, endpoint_str(at, text), why, why_len) : 0;
-}
-
-static int unix_open(const struct sockaddr_un *at, unsigned mode)
-{
-	int e = unix_path_clear(at->sun_path, SOCK_STREAM), fd;
-
-	if (e < 0)
-		return e;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	/* The file has the socket's mode from its first moment; chmod() gives back what the umask took. */
-	if (fchmod(fd, mode) < 0 || bind(fd, (const struct sockaddr *)at, sizeof *at) < 0 ||
-	    chmod(at->sun_path, mode) < 0 || listen(fd, SOCK_BACKLOG) < 0)
-		e = -errno;
-	if (!e)
-		return fd;
-	close(fd);
-	return e;
-}
-
-int http_listen_unix(struct http_server *s, const char *path, unsigned mode, http_serve serve, void *arg, char *why,
-		     size_t why_len)
-{
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
-	int fd, e;
-
-	if (strlen(path) >= sizeof at.sun_path)
-		return refused(-ENAMETOOLONG, path, why, why_len);
-	memcpy(at.sun_path, path, strlen(path) + 1);
-	fd = unix_open(&at, mode);
-	e = fd < 0 ? fd : listener_add(s, fd, serve, arg);
-	return e ? refused(e, path, why, why_len) : 0;
-}
-
-unsigned http_port(const struct http_server *s, unsigned n)
-{
-	struct endpoint at;
-
-	if (n >= s->n_listeners || sock_local(evhttp_bound_socket_get_fd(s->listener[n].bound), &at) < 0)
-		return 0;
-	return at.port;
 }
 
 /* --- the thread ----------------------------------------------------------------------------------------- */
@@ -420,11 +101,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 static void on_closing(evutil_socket_t fd, short what, void *arg)
 {
 	struct http_server *s = arg;
-	struct timeval limit = in_ms(HTTP_STOP_MS);
+	struct timeval limit = http_in_ms(HTTP_STOP_MS);
 
 	s->stopping = true;
-	for (unsigned i = 0; i < s->n_listeners; i++)
-		listener_close(&s->listener[i]);
+	http_listeners_close(s);
 	if (!s->n_clients || event_add(s->deadline, &limit) < 0)
 		event_base_loopbreak(s->base);
 }
@@ -490,7 +170,7 @@ static void *run(void *arg)
 {
 	struct http_server *s = arg;
 
-	here = s;
+	http_listeners_here(s);
 	event_base_dispatch(s->base);
 	return NULL;
 }
@@ -503,9 +183,9 @@ int http_server_start(struct http_server *s)
 
 	if (s->running)
 		return 0;
-	for (unsigned i = 0; i < s->n_listeners; i++)
-		if (s->listener[i].later && listen(evhttp_bound_socket_get_fd(s->listener[i].bound), SOCK_BACKLOG) < 0)
-			return -errno;
+	e = http_listeners_start(s);
+	if (e)
+		return e;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	e = pthread_create(&s->thread, NULL, run, s);
@@ -524,10 +204,8 @@ void http_server_free(struct http_server *s)
 	if (s->running && eventfd_write(s->wake_fd, 1) == 0)
 		pthread_join(s->thread, NULL);
 	http_tickets_close(s->tickets);
-	while (!list_empty(&s->clients))
-		client_free(list_entry(s->clients.next, struct client, link));
-	for (unsigned i = 0; i < s->n_listeners; i++)
-		listener_free(&s->listener[i]);
+	http_clients_free(s);
+	http_listeners_free(s);
 	if (s->deadline)
 		event_free(s->deadline);
 	if (s->closing)
