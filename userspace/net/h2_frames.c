@@ -53,12 +53,12 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
 	struct h2 *h = user;
 
 	if (!h->slot) { /* an empty frame that carries END_STREAM */
-		ssize_t n = on_send(ng, framehd, 9, 0, user);
+		ssize_t n = on_send(ng, framehd, H2_FRAME_HEADER, 0, user);
 
 		return n < 0 ? (int)n : 0;
 	}
-	memcpy(h->slot, framehd, 9);
-	record_tx_commit(h->record, 9 + length);
+	memcpy(h->slot, framehd, H2_FRAME_HEADER);
+	record_tx_commit(h->record, H2_FRAME_HEADER + length);
 	h->slot = NULL;
 	return 0;
 }

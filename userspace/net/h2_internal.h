@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_frames.c (nghttp2's callbacks) and h2_stream.c (streams) share. */
+/* What h2.c (connection), h2_frames.c (nghttp2's callbacks) and h2_stream*.c (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
+
+enum { H2_FRAME_HEADER = 9 };
 
 struct h2_bucket { /* tokens that refill with time */
 	uint64_t at;
@@ -71,11 +73,21 @@ nghttp2_session *h2_session_new(struct h2 *h, bool server);
 
 /* h2_stream.c: what the callbacks and the end of the turn call. */
 void h2_stream_mark(struct h2_stream *s);
-int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len);
 void h2_stream_over(struct h2_stream *s, uint32_t code);
 void h2_streams_settle(struct h2 *h);
+
+/* h2_stream_in.c */
+int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len);
+/* Hands out what has come; false when the receiver left some of it. */
+bool h2_stream_deliver(struct h2_stream *s);
+/* Pieces that nobody will take: the connection must not lose their credit. */
+void h2_stream_drop(struct h2_stream *s);
+/* The same for all that has come. */
+void h2_stream_in_free(struct h2_stream *s);
+
+/* h2_stream_out.c */
+ssize_t h2_stream_read_cb(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
+			  nghttp2_data_source *src, void *user);
 void h2_streams_wake(struct h2 *h);
 /* Ends those whose peer has given no window for H2_STALL_MS. */
 void h2_streams_unstall(struct h2 *h);
-ssize_t h2_stream_read_cb(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
-			  nghttp2_data_source *src, void *user);
