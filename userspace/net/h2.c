@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One HTTP/2 connection: its record, its timers, and the order of things in a turn.
+/* One HTTP/2 connection: its record, its silence, and the order of things in a turn. How it ends: h2_end.c.
  *
  * While events are handled, frames only gather: what arrives is parsed and handed to streams at the end of each read,
  * what leaves is put into record slots. The deferred task then settles streams that changed, lets blocked ones go on,
@@ -8,14 +8,11 @@
 #include "net/h2_internal.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 
 const char h2_too_many_frames[] = "too many control frames";
 
-enum { READS_PER_EVENT = 4, GOAWAY_STEP_MS = 1000 };
+enum { READS_PER_EVENT = 4 };
 
 static void turn_run(struct task *t);
 static void io_ready(struct io *io, uint32_t events);
@@ -59,7 +56,7 @@ static void watch(struct h2 *h)
 		h2_die(h, "epoll failed");
 }
 
-static int flush(struct h2 *h)
+int h2_flush(struct h2 *h)
 {
 	int e = record_flush(h->record);
 
@@ -73,27 +70,11 @@ static int flush(struct h2 *h)
 
 int h2_record_flush(struct h2 *h)
 {
-	int e = flush(h);
+	int e = h2_flush(h);
 
 	if (e < 0 && e != -EAGAIN)
 		h2_die(h, e == -EKEYEXPIRED ? record_error(h->record) : "connection reset by peer");
 	return e;
-}
-
-static void ending_late(struct timer *t)
-{
-	struct h2 *h = container_of(t, struct h2, timer);
-
-	h2_die(h, h->why);
-}
-
-void h2_terminate(struct h2 *h, uint32_t code, const char *why)
-{
-	h->why = why;
-	h->ending = true;
-	nghttp2_session_terminate_session(h->session, code);
-	timer_set(h->loop, &h->timer, GOAWAY_STEP_MS, ending_late);
-	h2_touch(h);
 }
 
 void h2_limited(struct h2 *h, enum h2_limit what)
@@ -146,60 +127,6 @@ void h2_sent(struct h2 *h, size_t n)
 		h->control.left = H2_CONTROL_BURST;
 }
 
-/* Bytes that the peer has not taken from us yet. */
-static int unsent(const struct h2 *h)
-{
-	int n = 0;
-
-	return ioctl(record_fd(h->record), SIOCOUTQ, &n) < 0 ? 0 : n;
-}
-
-static void linger_late(struct timer *t)
-{
-	struct h2 *h = container_of(t, struct h2, timer);
-	int left = unsent(h);
-
-	if (left >= h->linger_left) {
-		h2_die(h, h->why);
-		return;
-	}
-	h->linger_left = left;
-	timer_set(h->loop, t, H2_LINGER_MS, linger_late);
-}
-
-/* A socket that is closed while the peer still talks throws away what has not reached it: a frame of his is answered by a
- * reset. So our direction ends, his is read until he closes. */
-static void linger(struct h2 *h)
-{
-	h->lingering = true;
-	shutdown(record_fd(h->record), SHUT_WR);
-	timer_cancel(&h->goaway);
-	h->linger_left = unsent(h);
-	timer_set(h->loop, &h->timer, H2_LINGER_MS, linger_late);
-}
-
-/* All is said when the socket has it all. */
-static void end_if_finished(struct h2 *h)
-{
-	bool over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
-	int e;
-
-	if (h->dead || h->lingering || record_tx_pending(h->record))
-		return;
-	if (!over && !(h->shutdown && h->goaway_sent && !h->n_streams))
-		return;
-	record_close_notify(h->record);
-	e = flush(h);
-	if (e == -EAGAIN) /* it goes on when the socket takes more */
-		return;
-	if (!h->why)
-		h->why = "closed";
-	if (!e && (h->shutdown || h->leaving) && !h->cut)
-		linger(h);
-	else /* for what the peer did, or is */
-		h2_die(h, h->why);
-}
-
 /* Streams that ended cleanly before may still deliver what they hold, unless `all` must go. */
 static void die_streams(struct h2 *h, bool all)
 {
@@ -226,7 +153,7 @@ static void turn_run(struct task *t)
 		if (!h->dead)
 			h2_record_flush(h);
 	}
-	end_if_finished(h);
+	h2_end_if_finished(h);
 	if (h->dead) {
 		die_streams(h, false);
 		h2_streams_settle(h);
@@ -326,51 +253,6 @@ static void timer_fire(struct timer *t)
 	}
 	timer_set(h->loop, &h->timer, h->pinged || silent >= H2_PING_MS ? H2_PING_MS / 2 : H2_PING_MS - silent,
 		  timer_fire);
-}
-
-const uint8_t h2_goaway_ping[8] = "goaway";
-
-void h2_goaway_finish(struct h2 *h)
-{
-	timer_cancel(&h->goaway);
-	h->goaway_sent = true;
-	nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h->session),
-			      NGHTTP2_NO_ERROR, NULL, 0);
-	h2_touch(h);
-}
-
-static void goaway_late(struct timer *t)
-{
-	h2_goaway_finish(container_of(t, struct h2, goaway));
-}
-
-void h2_shutdown(struct h2 *h, bool graceful)
-{
-	if (h->dead || h->shutdown)
-		return;
-	h->shutdown = true;
-	if (h->server && graceful) {
-		nghttp2_submit_shutdown_notice(h->session);
-		nghttp2_submit_ping(h->session, NGHTTP2_FLAG_NONE, h2_goaway_ping);
-		timer_set(h->loop, &h->goaway, GOAWAY_STEP_MS, goaway_late);
-		h2_touch(h);
-	} else {
-		h2_goaway_finish(h);
-	}
-}
-
-void h2_cut(struct h2 *h)
-{
-	h->cut = true;
-	if (h->dead || (h->shutdown && h->goaway_sent))
-		return;
-	h->shutdown = true;
-	h2_goaway_finish(h);
-}
-
-bool h2_is_cut(const struct h2 *h)
-{
-	return h->cut;
 }
 
 struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,

@@ -228,9 +228,8 @@ static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 		h->wake = h->greeted = true;
 		break;
 	case NGHTTP2_PING:
-		if (frame->hd.flags & NGHTTP2_FLAG_ACK && h->shutdown && !h->goaway_sent &&
-		    !memcmp(frame->ping.opaque_data, h2_goaway_ping, sizeof h2_goaway_ping))
-			h2_goaway_finish(h);
+		if (frame->hd.flags & NGHTTP2_FLAG_ACK)
+			h2_goaway_pong(h, frame->ping.opaque_data);
 		break;
 	case NGHTTP2_GOAWAY:
 		h->leaving = true;

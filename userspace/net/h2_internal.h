@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_frames.c (nghttp2's callbacks) and h2_stream*.c (streams, their ways in and out) share. */
+/* What h2.c (connection), h2_end.c (its end), h2_frames.c (nghttp2's callbacks) and h2_stream*.c (streams, their ways in
+ * and out) share. */
 #pragma once
 #include "net/h2.h"
 
@@ -18,7 +19,7 @@ struct h2 {
 	const struct h2_ops *ops;
 	void *owner;
 	struct task turn;    /* end of the turn: settle streams, send, tell */
-	struct timer timer;  /* preface, then pings */
+	struct timer timer;  /* preface, then pings; how long an end may take */
 	struct timer goaway; /* second step of a server's shutdown */
 	struct list streams, dirty, blocked;
 	struct h2_headers *collect; /* the header block that is being read */
@@ -48,28 +49,34 @@ struct h2 {
 
 /* Ends the connection at the end of the turn. `why` is static. */
 void h2_die(struct h2 *h, const char *why);
-/* The same with GOAWAY(`code`). */
-void h2_terminate(struct h2 *h, uint32_t code, const char *why);
 /* Tells the owner. */
 void h2_limited(struct h2 *h, enum h2_limit what);
 /* Makes sure that the end of the turn is worked on. */
 void h2_touch(struct h2 *h);
 /* Sends nghttp2's pending frames into the record; not the socket. */
 void h2_frames_out(struct h2 *h);
-/* 0, or the flush's error; -EAGAIN has armed EPOLLOUT. */
+/* 0, or the flush's error; after -EAGAIN it goes on when the socket takes more. */
+int h2_flush(struct h2 *h);
+/* The same; other errors end the connection. */
 int h2_record_flush(struct h2 *h);
 /* The connection's window, for us to send. */
 int32_t h2_window(struct h2 *h);
 /* That much was sent: a peer may answer with as many window updates as small reads need. */
 void h2_sent(struct h2 *h, size_t n);
 bool h2_bucket_take(struct h2 *h, struct h2_bucket *b, uint32_t burst, uint32_t per_ms);
-/* The peer has seen all that we sent before h2_shutdown(): the second step. */
-void h2_goaway_finish(struct h2 *h);
-extern const uint8_t h2_goaway_ping[8];
 extern const char h2_too_many_frames[];
 
 /* Announces h->window. */
 nghttp2_session *h2_session_new(struct h2 *h, bool server);
+
+/* h2_end.c */
+/* Ends the connection with GOAWAY(`code`). `why` is static. */
+void h2_terminate(struct h2 *h, uint32_t code, const char *why);
+/* A ping was answered: of h2_shutdown(), the peer has seen all that we sent before. */
+void h2_goaway_pong(struct h2 *h, const uint8_t payload[8]);
+extern const uint8_t h2_goaway_ping[8];
+/* All is said when the socket has it all. */
+void h2_end_if_finished(struct h2 *h);
 
 /* h2_stream.c: what the callbacks and the end of the turn call. */
 void h2_stream_mark(struct h2_stream *s);

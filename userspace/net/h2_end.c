@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+/* How a connection ends other than by a failure: GOAWAY, for what the peer did or since we want to leave, in two steps
+ * where requests may be on their way; and after the last byte, until the peer has it. */
+#include "net/h2_internal.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+enum { GOAWAY_STEP_MS = 1000 };
+
+const uint8_t h2_goaway_ping[8] = "goaway";
+
+/* --- for what the peer did ------------------------------------------------------------------------------ */
+
+static void ending_late(struct timer *t)
+{
+	struct h2 *h = container_of(t, struct h2, timer);
+
+	h2_die(h, h->why);
+}
+
+void h2_terminate(struct h2 *h, uint32_t code, const char *why)
+{
+	h->why = why;
+	h->ending = true;
+	nghttp2_session_terminate_session(h->session, code);
+	timer_set(h->loop, &h->timer, GOAWAY_STEP_MS, ending_late);
+	h2_touch(h);
+}
+
+/* --- since we want to leave ----------------------------------------------------------------------------- */
+
+static void goaway_finish(struct h2 *h)
+{
+	timer_cancel(&h->goaway);
+	h->goaway_sent = true;
+	nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h->session),
+			      NGHTTP2_NO_ERROR, NULL, 0);
+	h2_touch(h);
+}
+
+void h2_goaway_pong(struct h2 *h, const uint8_t payload[8])
+{
+	if (h->shutdown && !h->goaway_sent && !memcmp(payload, h2_goaway_ping, sizeof h2_goaway_ping))
+		goaway_finish(h);
+}
+
+static void goaway_late(struct timer *t)
+{
+	goaway_finish(container_of(t, struct h2, goaway));
+}
+
+void h2_shutdown(struct h2 *h, bool graceful)
+{
+	if (h->dead || h->shutdown)
+		return;
+	h->shutdown = true;
+	if (h->server && graceful) {
+		nghttp2_submit_shutdown_notice(h->session);
+		nghttp2_submit_ping(h->session, NGHTTP2_FLAG_NONE, h2_goaway_ping);
+		timer_set(h->loop, &h->goaway, GOAWAY_STEP_MS, goaway_late);
+		h2_touch(h);
+	} else {
+		goaway_finish(h);
+	}
+}
+
+void h2_cut(struct h2 *h)
+{
+	h->cut = true;
+	if (h->dead || (h->shutdown && h->goaway_sent))
+		return;
+	h->shutdown = true;
+	goaway_finish(h);
+}
+
+bool h2_is_cut(const struct h2 *h)
+{
+	return h->cut;
+}
+
+/* --- after the last byte -------------------------------------------------------------------------------- */
+
+/* Bytes that the peer has not taken from us yet. */
+static int unsent(const struct h2 *h)
+{
+	int n = 0;
+
+	return ioctl(record_fd(h->record), SIOCOUTQ, &n) < 0 ? 0 : n;
+}
+
+static void linger_late(struct timer *t)
+{
+	struct h2 *h = container_of(t, struct h2, timer);
+	int left = unsent(h);
+
+	if (left >= h->linger_left) {
+		h2_die(h, h->why);
+		return;
+	}
+	h->linger_left = left;
+	timer_set(h->loop, t, H2_LINGER_MS, linger_late);
+}
+
+/* A socket that is closed while the peer still talks throws away what has not reached it: a frame of his is answered by a
+ * reset. So our direction ends, his is read until he closes. */
+static void linger(struct h2 *h)
+{
+	h->lingering = true;
+	shutdown(record_fd(h->record), SHUT_WR);
+	timer_cancel(&h->goaway);
+	h->linger_left = unsent(h);
+	timer_set(h->loop, &h->timer, H2_LINGER_MS, linger_late);
+}
+
+void h2_end_if_finished(struct h2 *h)
+{
+	bool over = !nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session);
+	int e;
+
+	if (h->dead || h->lingering || record_tx_pending(h->record))
+		return;
+	if (!over && !(h->shutdown && h->goaway_sent && !h->n_streams))
+		return;
+	record_close_notify(h->record);
+	e = h2_flush(h);
+	if (e == -EAGAIN) /* it goes on when the socket takes more */
+		return;
+	if (!h->why)
+		h->why = "closed";
+	if (!e && (h->shutdown || h->leaving) && !h->cut)
+		linger(h);
+	else /* for what the peer did, or is */
+		h2_die(h, h->why);
+}
