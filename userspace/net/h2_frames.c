@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-/* nghttp2's callbacks: frames to streams, header blocks to requests and responses, and the limits on what a peer may
- * make us do (control-frame floods, rapid resets, header bombs). */
+/* nghttp2's session and its callbacks: frames to streams, and the limits on what a peer may make us do (control-frame
+ * floods, rapid resets). */
 #include "net/h2_internal.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { H2_HEADERS_KEPT = 4 };
 #define H2_BY_PEER UINT32_C(0x80000000)
 
 static struct h2_stream *stream_of(struct h2 *h, int32_t id)
@@ -107,109 +104,13 @@ static int on_unknown_done(nghttp2_session *ng, void **payload, const nghttp2_fr
 	return NGHTTP2_ERR_CANCEL;
 }
 
-static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
-{
-	struct h2 *h = user;
-
-	free(h->collect);
-	h->too_large = false;
-	h->collect = malloc(sizeof *h->collect + H2_HEADERS_KEPT * (H2_HEADER_VALUE_MAX + 1));
-	if (!h->collect)
-		return NGHTTP2_ERR_CALLBACK_FAILURE;
-	*h->collect = (struct h2_headers){0};
-	char *text = (char *)(h->collect + 1);
-	char **field[H2_HEADERS_KEPT] = {&h->collect->authority, &h->collect->baggage, &h->collect->forwarded,
-					 &h->collect->network};
-
-	for (unsigned i = 0; i < H2_HEADERS_KEPT; i++) {
-		*field[i] = text + i * (H2_HEADER_VALUE_MAX + 1);
-		**field[i] = '\0';
-	}
-	return 0;
-}
-
-/* Values beyond the limit are left out as a whole: half a value would be another one. Repeated fields are joined. */
-static void keep(char *dst, const uint8_t *value, size_t len)
-{
-	size_t had = strlen(dst), sep = had ? 1 : 0;
-
-	if (memchr(value, 0, len) || had + sep + len > H2_HEADER_VALUE_MAX)
-		return;
-	if (sep)
-		dst[had] = ',';
-	memcpy(dst + had + sep, value, len);
-	dst[had + sep + len] = '\0';
-}
-
-static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
-		     const uint8_t *value, size_t value_len, uint8_t flags, void *user)
-{
-	struct h2 *h = user;
-	struct h2_headers *c = h->collect;
-
-	if (!c || frame->hd.type != NGHTTP2_HEADERS)
-		return 0;
-	c->list_size += name_len + value_len + 32;
-	if (c->list_size > H2_HEADERS_MAX) {
-		h->too_large = true;
-		if (c->list_size <= H2_HEADERS_END * H2_HEADERS_MAX)
-			return 0;
-		h2_limited(h, H2_LIMIT_HEADERS);
-		h->why = "a header block without end";
-		return NGHTTP2_ERR_CALLBACK_FAILURE;
-	}
-	const struct {
-		const char *name;
-		char *dst;
-	} known[H2_HEADERS_KEPT] = {
-		{":authority", c->authority},
-		{"baggage", c->baggage},
-		{"forwarded", c->forwarded},
-		{"x-forwarded-network", c->network},
-	};
-
-	for (size_t i = 0; i < H2_HEADERS_KEPT; i++) {
-		if (name_len != strlen(known[i].name) || memcmp(name, known[i].name, name_len))
-			continue;
-		keep(known[i].dst, value, value_len);
-		c->has_network |= known[i].dst == c->network;
-	}
-	if (name_len == 7 && !memcmp(name, ":method", 7))
-		c->connect = value_len == 7 && !memcmp(value, "CONNECT", 7);
-	if (name_len == 7 && !memcmp(name, ":status", 7) && value_len == 3)
-		c->status = (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0');
-	return 0;
-}
-
-static void headers_done(struct h2 *h, const nghttp2_frame *frame)
-{
-	struct h2_headers *c = h->collect;
-	struct h2_stream *s = stream_of(h, frame->hd.stream_id);
-
-	h->collect = NULL;
-	if (!c)
-		return;
-	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-		if (h->too_large) {
-			h2_limited(h, H2_LIMIT_HEADERS);
-			h2_refuse(h, frame->hd.stream_id, 431);
-		} else if (!h->dead) {
-			h->ops->request(h, frame->hd.stream_id, c);
-		}
-	} else if (s && !h->server && c->status >= 200 && !s->answered) {
-		s->answered = true;
-		s->ops->response(s, c);
-	}
-	free(c);
-}
-
 static int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
 	struct h2 *h = user;
 	struct h2_stream *s;
 
 	if (frame->hd.type == NGHTTP2_HEADERS)
-		headers_done(h, frame);
+		h2_headers_done(h, frame);
 	s = stream_of(h, frame->hd.stream_id);
 	switch (frame->hd.type) {
 	case NGHTTP2_HEADERS:
@@ -306,8 +207,8 @@ static nghttp2_session_callbacks *callbacks_new(void)
 	nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
 	nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(c, on_unknown);
 	nghttp2_session_callbacks_set_unpack_extension_callback(c, on_unknown_done);
-	nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
-	nghttp2_session_callbacks_set_on_header_callback(c, on_header);
+	nghttp2_session_callbacks_set_on_begin_headers_callback(c, h2_headers_begin);
+	nghttp2_session_callbacks_set_on_header_callback(c, h2_headers_field);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
 	nghttp2_session_callbacks_set_on_stream_close_callback(c, on_close);

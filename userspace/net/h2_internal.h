@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_end.c (its end), h2_frames.c (nghttp2's callbacks) and h2_stream*.c (streams, their ways in
- * and out) share. */
+/* What h2.c (connection), h2_end.c (its end), h2_frames.c (nghttp2's callbacks), h2_headers.c (header blocks) and
+ * h2_stream*.c (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
 
@@ -68,6 +68,12 @@ extern const char h2_too_many_frames[];
 
 /* Announces h->window. */
 nghttp2_session *h2_session_new(struct h2 *h, bool server);
+
+/* h2_headers.c: nghttp2's callbacks for a block and its fields; its end goes to the owner of connection or stream. */
+int h2_headers_begin(nghttp2_session *ng, const nghttp2_frame *frame, void *user);
+int h2_headers_field(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+		     const uint8_t *value, size_t value_len, uint8_t flags, void *user);
+void h2_headers_done(struct h2 *h, const nghttp2_frame *frame);
 
 /* h2_end.c */
 /* Ends the connection with GOAWAY(`code`). `why` is static. */
