@@ -4,7 +4,6 @@
 speaks TLS with a client's certificate. H2SPEC= names the program; with ZTUNNEL= what fails here must fail there as well: most cases
 ask for a GET, which an HBONE server refuses, so no server of HBONE passes all of them."""
 import contextlib
-import functools
 import os
 import select
 import socket
@@ -25,6 +24,7 @@ SECTIONS = ("generic", "http2", "hpack")  # all of h2spec
 LEAST = 140                               # cases that must have run
 KINDS = ("culvert", "ztunnel")
 LIMIT = 120                               # seconds of one run
+TURNS = 3                                 # some cases are a race between many requests and their answers
 
 
 class Front:
@@ -74,7 +74,6 @@ class Front:
                 plain.settimeout(10)
 
 
-@functools.cache
 def failures(kind):
     """({case: why} of those that failed, how many ran)"""
     with Bed((kind, kind)) as bed, bed.b1.listen(80), Front(bed.u1, bed.b1.ip4, attack.certificate(bed)) as front:
@@ -104,9 +103,12 @@ def subset():
         print(f"# culvert fails {case}: {why}")
     if not os.environ.get("ZTUNNEL"):
         raise Skip(f"no ZTUNNEL= given; {len(ours)} of {count} cases fail")
-    theirs, _ = failures("ztunnel")
-    print(f"# of {count} cases culvert fails {len(ours)}, ztunnel {len(theirs)}")
-    check(set(ours) <= set(theirs), lambda: f"only here: {sorted(set(ours) - set(theirs))}")
+    theirs, turns = set(), 0
+    while turns < TURNS and (not turns or not set(ours) <= theirs):
+        theirs |= set(failures("ztunnel")[0])
+        turns += 1
+    print(f"# of {count} cases culvert fails {len(ours)}, ztunnel {len(theirs)} in {turns} runs")
+    check(set(ours) <= theirs, lambda: f"only here: {sorted(set(ours) - theirs)}")
 
 
 if __name__ == "__main__":

@@ -752,13 +752,13 @@ static void test_stream_limit(void **state)
 	}
 }
 
-/* A request on the number of a stream that is no more, or that never was. */
+/* A request, or data, on the number of a stream that is no more, or that never was. */
 static void test_old_numbers(void **state)
 {
 	static const struct {
 		const char *name;
 		uint32_t id, again;
-		bool end, reset, ours;
+		bool end, reset, ours, late, data;
 		uint32_t code; /* 0: it is passed over */
 	} rows[] = {
 		{"a stream that both have ended", 1, 1, .end = true, .code = NGHTTP2_STREAM_CLOSED},
@@ -766,6 +766,11 @@ static void test_old_numbers(void **state)
 		{"one that we have reset", 1, 1, .ours = true},
 		{"a lower number than the last", 5, 3, .code = NGHTTP2_PROTOCOL_ERROR},
 		{"a higher one", 5, 7},
+		{"data where both have ended", 1, 1, .end = true, .data = true, .code = NGHTTP2_STREAM_CLOSED},
+		{"data where the client has reset", 1, 1, .reset = true, .data = true, .code = NGHTTP2_STREAM_CLOSED},
+		{"data where we have reset", 1, 1, .ours = true, .data = true},
+		{"data where the client has reset after us", 1, 1, .ours = true, .late = true, .data = true,
+		 .code = NGHTTP2_STREAM_CLOSED},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -783,7 +788,13 @@ static void test_old_numbers(void **state)
 		if (rows[i].ours)
 			app_drop(e.app[0], NGHTTP2_CANCEL);
 		wire_settle(&w);
-		wire_connect(&w, rows[i].again, "10.0.0.1:80");
+		if (rows[i].late)
+			wire_u32(&w, F_RST, rows[i].id, 8);
+		if (rows[i].data)
+			for (unsigned k = 0; k < 3; k++)
+				wire_frame(&w, F_DATA, 0, rows[i].again, "some data", 9);
+		else
+			wire_connect(&w, rows[i].again, "10.0.0.1:80");
 		wire_settle(&w);
 		if ((rows[i].code != 0) != (w.goaways != 0) || w.goaway_code != rows[i].code)
 			fail_msg("%s: %u GOAWAYs, code %u", rows[i].name, w.goaways, w.goaway_code);

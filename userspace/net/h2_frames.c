@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define H2_BY_PEER UINT32_C(0x80000000)
-
 static struct h2_stream *stream_of(struct h2 *h, int32_t id)
 {
 	return id ? nghttp2_session_get_stream_user_data(h->session, id) : NULL;
@@ -60,32 +58,13 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
 	return 0;
 }
 
-/* nghttp2 passes over what comes for streams that are no more. It may be on its way when we have ended one; a client that
- * has ended its side may not go on (RFC 9113, 5.1), and new streams have higher numbers (5.1.1). */
-static void check_closed(struct h2 *h, const nghttp2_frame_hd *hd)
-{
-	if (hd->stream_id > h->last_id)
-		h->last_id = hd->type == NGHTTP2_HEADERS ? hd->stream_id : h->last_id;
-	else if (!nghttp2_session_find_stream(h->session, hd->stream_id)) {
-		uint32_t seen = 0;
-
-		for (unsigned i = 0; i < H2_CLOSED_KEPT && !seen; i++)
-			if ((h->closed[i] & ~H2_BY_PEER) == (uint32_t)hd->stream_id)
-				seen = h->closed[i];
-		if (seen & H2_BY_PEER)
-			h2_terminate(h, NGHTTP2_STREAM_CLOSED, "a frame on a stream that the client has ended");
-		else if (!seen && hd->type == NGHTTP2_HEADERS && h->n_closed < H2_CLOSED_KEPT)
-			h2_terminate(h, NGHTTP2_PROTOCOL_ERROR, "a stream's number is lower than one before");
-	}
-}
-
 static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
 {
 	struct h2 *h = user;
 
 	h->frames++;
-	if (h->server && !h->ending && hd->stream_id & 1 && (hd->type == NGHTTP2_HEADERS || hd->type == NGHTTP2_DATA))
-		check_closed(h, hd);
+	if (hd->type == NGHTTP2_HEADERS)
+		h2_closed_headers(h, hd->stream_id);
 	if (hd->type == NGHTTP2_DATA && hd->length > 0)
 		return 0;
 	if (hd->type == NGHTTP2_HEADERS || (hd->type == NGHTTP2_DATA && hd->flags & NGHTTP2_FLAG_END_STREAM))
@@ -160,11 +139,7 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 	struct h2_stream *s = stream_of(user, id);
 	struct h2 *h = user;
 
-	if (h->server)
-		h->closed[h->n_closed++ % H2_CLOSED_KEPT] =
-			(uint32_t)id |
-			(id == h->reset_by_peer || nghttp2_session_get_stream_remote_close(ng, id) == 1 ? H2_BY_PEER
-													: 0);
+	h2_closed_add(h, id);
 	if (!s)
 		return 0;
 	if (code == NGHTTP2_FLOW_CONTROL_ERROR) /* more than its window is not always told as an invalid frame */

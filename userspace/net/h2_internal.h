@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_end.c (its end), h2_frames.c (nghttp2's callbacks), h2_headers.c (header blocks) and
+/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_frames.c (nghttp2's callbacks), h2_headers.c (header blocks) and
  * h2_stream*.c (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
@@ -9,6 +9,12 @@ enum { H2_FRAME_HEADER = 9 };
 struct h2_bucket { /* tokens that refill with time */
 	uint64_t at;
 	uint32_t left;
+};
+
+struct h2_look {	/* where the frames of what arrives begin */
+	uint32_t skip;	/* bytes of the frame that is under way */
+	uint32_t reset; /* the stream that the client has reset last */
+	uint8_t head[H2_FRAME_HEADER], have;
 };
 
 struct h2 {
@@ -32,9 +38,10 @@ struct h2 {
 	struct h2_bucket control, resets;
 	unsigned n_streams;
 	unsigned frames;		 /* of this event */
-	uint32_t closed[H2_CLOSED_KEPT]; /* a server's: ids of the last ones; H2_BY_PEER: it had ended its side */
+	uint32_t closed[H2_CLOSED_KEPT]; /* h2_closed.c: ids of the last ones */
 	unsigned n_closed;
 	int32_t reset_by_peer, last_id;
+	struct h2_look look;
 	bool greeted;	 /* the peer's SETTINGS came */
 	bool stuck;	 /* the socket takes nothing now */
 	bool unreadable; /* the last event was for data that could not be read */
@@ -74,6 +81,14 @@ int h2_headers_begin(nghttp2_session *ng, const nghttp2_frame *frame, void *user
 int h2_headers_field(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
 		     const uint8_t *value, size_t value_len, uint8_t flags, void *user);
 void h2_headers_done(struct h2 *h, const nghttp2_frame *frame);
+
+/* h2_closed.c: a server's streams that are no more. */
+void h2_closed_init(struct h2 *h);
+void h2_closed_add(struct h2 *h, int32_t id);
+/* Looks at bytes before nghttp2 has them. May end the connection. */
+void h2_closed_look(struct h2 *h, const uint8_t *p, size_t len);
+/* At a HEADERS frame. */
+void h2_closed_headers(struct h2 *h, int32_t id);
 
 /* h2_end.c */
 /* Ends the connection with GOAWAY(`code`). `why` is static. */
