@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pods: what ZDS tells goes to the data plane, and what is there without it; how many there are is counted, and whether they are complete is the
- * readiness of the whole. */
+/* Pods: what ZDS tells goes to the data plane, and what is there without it; how many there are is counted, and whether
+ * they are complete is the readiness of the whole. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

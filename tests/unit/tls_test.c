@@ -518,8 +518,7 @@ static void test_plain_server(void **state)
 	tls_id_unref(id);
 }
 
-/* The client's Finished and its first data reach the server in one piece, cut at `cut` bytes before the end.
- */
+/* The client's Finished and its first data reach the server in one piece, cut at `cut` bytes before the end. */
 static void early_data_cut(struct tls_id *id, int cut)
 {
 	static const char *const expect[] = {GOOD};

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counters, gauges and histograms, and their OpenMetrics text. Families are registered at start,
- * in the order in which they are to be written; samples come and go by label set. Updating a sample is one
- * atomic add. Thread- safe. To add a metric: one family where it is owned, one metric_get() where it is
- * counted. */
+/* Counters, gauges and histograms, and their OpenMetrics text. Families are registered at start, in the order in which
+ * they are to be written; samples come and go by label set. Updating a sample is one atomic add. Thread-safe. To add a
+ * metric: one family where it is owned, one metric_get() where it is counted. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

@@ -62,8 +62,7 @@ static void integer(struct out *o, int64_t v)
 	text(o, buf);
 }
 
-/* The shortest text that reads back as the same number, with a point in it where OpenMetrics wants a float.
- */
+/* The shortest text that reads back as the same number, with a point in it where OpenMetrics wants a float. */
 static void number(struct out *o, double v, bool point)
 {
 	char buf[40];

@@ -32,8 +32,8 @@ void post_drain(struct post *p);
 /* With sockets of our own, when no worker watches them any more: takes the very last ones and stops listening. */
 void post_shut(struct post *p);
 
-/* What the client of an accepted socket dialled: the socket's own address, or what a REDIRECT rule to `listener` hid.
- */
+/* What the client of an accepted socket dialled: the socket's own address, or what a REDIRECT rule to `listener`
+ * hid. */
 int accept_original_dst(int fd, uint16_t listener, struct endpoint *out);
 /* Would a connection to `dst` come back to us? */
 bool accept_is_loop(const struct worker *w, const struct endpoint *src, const struct endpoint *dst);

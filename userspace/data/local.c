@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Both pods on this node: identity, policy, logs and metrics as over HBONE, but the bytes go from socket to socket
- *. The outbound connection carries them; an inbound one stands beside it for the destination's side. */
+/* Both pods on this node: identity, policy, logs and metrics as over HBONE, but the bytes go from socket to
+ * socket. The outbound connection carries them; an inbound one stands beside it for the destination's side. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

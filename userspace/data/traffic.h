@@ -43,8 +43,7 @@ enum {
 /* A connection's share in the metrics; per direction bytes are added as they flow (live). */
 struct traffic;
 
-/* Counts "opened", logs "connection opened" at debug. NULL when out of memory: everything below takes NULL.
- */
+/* Counts "opened", logs "connection opened" at debug. NULL when out of memory: everything below takes NULL. */
 struct traffic *traffic_open(const struct traffic_facts *f);
 /* `received`: from the accepted side towards upstream; `sent`: the other way. */
 void traffic_received(struct traffic *t, size_t n);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reads files of revocation lists. A list that cannot be read makes the whole file wrong: what it revokes is not known.
- */
+/* Reads files of revocation lists. A list that cannot be read makes the whole file wrong: what it revokes is not
+ * known. */
 #include "net/crl_internal.h"
 
 #include <ctype.h>

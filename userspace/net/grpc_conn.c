@@ -2,8 +2,8 @@
 /* Owns one HTTP/2 connection of a gRPC channel: nghttp2's session on a wire, and the calls on it.
  *
  * A connection that failed, or that the server wants to be left (GOAWAY), is no longer the channel's `current` one; it
- * goes when its last call has gone. Its memory goes at the end of the turn: nghttp2 and the wire may be on the stack.
- */
+ * goes when its last call has gone. Its memory goes at the end of the turn: nghttp2 and the wire may be on the
+ * stack. */
 #include <errno.h>
 #include <stdlib.h>
 

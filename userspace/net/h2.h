@@ -148,8 +148,7 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 void h2_free(struct h2 *h);
 void *h2_owner(const struct h2 *h);
 /* GOAWAY, then the end when no stream is left and the peer has closed too (H2_LINGER_MS): no byte that we sent is lost.
- * `graceful`, on a server: in two steps, so that no request that is on its
- * way is lost (RFC 9113, 6.8). */
+ * `graceful`, on a server: in two steps, so that no request that is on its way is lost (RFC 9113, 6.8). */
 void h2_shutdown(struct h2 *h, bool graceful);
 /* At once, whatever is under way: GOAWAY, and the end when the owners of its streams have freed them. */
 void h2_cut(struct h2 *h);

@@ -11,8 +11,7 @@ enum {
 
 struct resolve;
 /* `done` is called once, from a later turn of the loop, unless cancelled: addresses in the resolver's order, or none
- * and why. The object is gone then. NULL: no memory, no thread, or too many of
- * them. */
+ * and why. The object is gone then. NULL: no memory, no thread, or too many of them. */
 struct resolve *resolve_new(struct loop *l, const char *host, uint16_t port,
 			    void (*done)(void *arg, const struct endpoint *at, unsigned n, const char *why), void *arg);
 void resolve_cancel(struct resolve *r); /* takes NULL */

@@ -12,8 +12,8 @@
 
 static const unsigned char alpn_h2[] = {2, 'h', '2'};
 
-/* A client that names protocols must name ours; one that names none never gets here and is taken to speak h2.
- */
+/* A client that names protocols must name ours; one that names none never gets here and is taken to speak
+ * h2. */
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
 		       unsigned in_len, void *arg)
 {

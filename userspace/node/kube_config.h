@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where the Kubernetes API server is, and how it is to be spoken to: as a pod finds it, or as a kubeconfig file says.
- * */
+/* Where the Kubernetes API server is, and how it is to be spoken to: as a pod finds it, or as a kubeconfig file
+ * says. */
 #pragma once
 #include <limits.h>
 

@@ -18,8 +18,8 @@ struct index {
 int index_reserve(struct index *ix, unsigned n, struct garbage *g);
 void index_add(struct index *ix, uint32_t hash, void *object);
 void index_remove(struct index *ix, uint32_t hash, const void *object);
-/* In the place of `old` if that is there under this hash, so that no reader meets a moment without either; else adds.
- */
+/* In the place of `old` if that is there under this hash, so that no reader meets a moment without either; else
+ * adds. */
 void index_put(struct index *ix, uint32_t hash, const void *old, void *object);
 /* Without readers. */
 void index_free(struct index *ix);

@@ -23,9 +23,8 @@ void store_thread_online(void);
 /* --- writer side: one thread ---------------------------------------------------------------------------- */
 
 /* A batch becomes visible object by object, what it takes away only with the commit: no address and no VIP that is
- * known
- * before and after it is unknown in between. The change callback fires once, at store_commit(). Insert functions take
- * the caller's reference over, also on failure (-ENOMEM). An object of the same key is replaced. */
+ * known before and after it is unknown in between. The change callback fires once, at store_commit(). Insert functions
+ * take the caller's reference over, also on failure (-ENOMEM). An object of the same key is replaced. */
 void store_begin(struct store *s);
 int store_insert_workload(struct store *s, struct workload *w);
 int store_insert_service(struct store *s, struct service *v);

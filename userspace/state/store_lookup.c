@@ -42,9 +42,8 @@ static bool workload_wins(const struct workload *w, const struct workload *best)
 }
 
 /* An address that moves to another object while a lookup is under way may be taken from where the lookup has yet to
- * look
- * after it was put where the lookup has already been. So who finds nothing looks again if anything has been taken: what
- * was put before is seen then. */
+ * look after it was put where the lookup has already been. So who finds nothing looks again if anything has been taken:
+ * what was put before is seen then. */
 static bool looks_again(const struct store *s, unsigned *takings)
 {
 	unsigned before = *takings;
