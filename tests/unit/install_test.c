@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tests of what the installer is made of: whether it stays when the keeper ends, our entry, the plugin's kubeconfig. */
+/* Tests of what the installer is made of: whether it stays when the keeper ends, our entry, the plugin's kubeconfig and
+ * programs. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -236,6 +237,52 @@ static void test_kubeconfig(void **state)
 	install_kubeconfig_remove(&in);
 }
 
+/* --- programs ------------------------------------------------------------------------------------------------------ */
+
+static const char *touched; /* by somebody, while the folder that it is in is brought to the disk */
+
+int fsync(int fd)
+{
+	struct stat st;
+
+	if (touched && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+		assert_int_equal(chmod(touched, 0600), 0);
+		touched = NULL;
+	}
+	return 0;
+}
+
+static void test_program_touched_at_once(void **state)
+{
+	char from[PATH_MAX], plugin[PATH_MAX], why[POD_WHY_MAX] = "";
+	struct install in = {.o = {.bin_dir = dir, .from_dir = from}};
+	bool changed = false;
+	struct stat st;
+
+	snprintf(from, sizeof from, "%s/from", dir);
+	snprintf(plugin, sizeof plugin, "%s/" INSTALL_TYPE, dir);
+	assert_int_equal(mkdir(from, 0755), 0);
+	file_put("from/culvert-cni", "plugin");
+	file_put("from/culvert-cni-api", "helper");
+	assert_int_equal(install_programs(&in, &changed, why), 0);
+	file_put(INSTALL_TYPE, "of another");
+	touched = plugin;
+	for (unsigned pass = 0; pass < 2; pass++) {
+		changed = false;
+		assert_int_equal(install_programs(&in, &changed, why), 0);
+		assert_true(changed);
+	}
+	assert_int_equal(stat(plugin, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	changed = false;
+	assert_int_equal(install_programs(&in, &changed, why), 0);
+	assert_false(changed);
+	install_programs_remove(&in);
+	unlink(file_put("from/culvert-cni", ""));
+	unlink(file_put("from/culvert-cni-api", ""));
+	rmdir(from);
+}
+
 static int begin(void **state)
 {
 	log_set_filter("off");
@@ -250,7 +297,8 @@ static int end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_futures), cmocka_unit_test(test_nodes),
-					   cmocka_unit_test(test_entries), cmocka_unit_test(test_kubeconfig)};
+					   cmocka_unit_test(test_entries), cmocka_unit_test(test_kubeconfig),
+					   cmocka_unit_test(test_program_touched_at_once)};
 
 	return cmocka_run_group_tests(tests, begin, end);
 }

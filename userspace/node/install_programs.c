@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the plugin's programs on the node. They are compared byte by byte, but not again while neither file has changed. */
+/* Owns the plugin's programs on the node. They are compared byte by byte, but not again while neither file has changed.
+ * What was copied is compared in the next pass, which the copy itself brings about: whoever changed it meanwhile would
+ * else be taken for us. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,16 +63,16 @@ static int program_install(struct install *in, unsigned i, bool *changed, char *
 	whole = is_whole(from, to, &now.to, why);
 	if (whole < 0)
 		return whole;
-	if (!whole) {
-		e = install_file_copy(from, to, 0755, why);
-		if (e)
-			return e;
+	if (whole) {
+		*seen = now;
+		return 0;
+	}
+	e = install_file_copy(from, to, 0755, why);
+	if (!e) {
 		log_info("install", "%s is installed", to);
 		*changed = true;
-		look(to, &now.to);
 	}
-	*seen = now;
-	return 0;
+	return e;
 }
 
 int install_programs(struct install *in, bool *changed, char why[POD_WHY_MAX])
