@@ -41,6 +41,8 @@ ZTUNNELS = {f"workload_manager_{x}_proxy_count non-histogram and non-summary met
 # alert: (what makes it fire for "bad", what does not for "well"), each [(metric and labels, values of 40 minutes)].
 FIRES = {
     "CulvertPodNotSteered": ([('culvert_kube_pods{mesh="not-enrolled-yet"}', "2x40")], [('culvert_kube_pods{mesh="not-enrolled-yet"}', "1 0x40")]),
+    "CulvertSteeringNotWhole": ([("culvert_steering_broken{}", "2x40")], [("culvert_steering_broken{}", "1 0x40")]),
+    "CulvertSteeringRemoved": ([("culvert_steering_mended_total{}", "0+1x40")], [("culvert_steering_mended_total{}", "0x25 2x15")]),
     "CulvertPodsStuck": ([('culvert_pods{state="joining"}', "1x40")], [('culvert_pods{state="enrolled"}', "9x40")]),
     "CulvertNoTunnel": ([("ztunnel_connected{}", "0x40")], [("ztunnel_connected{}", "1 0 1x40")]),
     "CulvertDrops": ([('culvert_steering_drops_total{pod="web",namespace="shop",reason="drop_in_malformed"}', "0+120x40")],
