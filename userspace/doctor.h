@@ -54,6 +54,7 @@ struct doctor_pod {
 	const char *ns, *name; /* borrowed from `pods` */
 	int err;	       /* the namespace cannot be entered */
 	char unsteered[256];   /* what is missing of its steering; "" */
+	bool iptables;	       /* and not BPF */
 	bool istio_chains;     /* beside BPF steering */
 	int backlog;	       /* net.core.somaxconn; -1: cannot be read */
 	unsigned port_min, port_max;

@@ -180,7 +180,9 @@ static void check_sockets(struct doctor *d, json_t *pod)
 
 	for (unsigned i = 0; i < 3; i++)
 		if (!has_socket(pod, needed[i]))
-			finding(d, FINDING_PROBLEM, "culvertctl unenrol it and enrol it again, or restart the pod",
+			finding(d, FINDING_PROBLEM,
+				"restart the keeper, which opens what is missing when it takes its pods over, and they "
+				"stay steered; or restart the pod",
 				"%s/%s has no listening socket %s: what was to go there is dropped",
 				text_of(pod, "namespace"), text_of(pod, "name"), needed[i]);
 }

@@ -13,6 +13,7 @@
 #include "doctor.h"
 #include "net/netns.h"
 #include "net/sock.h"
+#include "node/enrol.h"
 #include "steer/iptables.h"
 #include "steer/seen.h"
 
@@ -116,8 +117,11 @@ static void pod_look(struct doctor_pod *p, json_t *pod)
 	char why[STEER_WHY_MAX];
 	int fd = pod_open(pod, &ns), e;
 
-	*p = (struct doctor_pod){
-		.ns = text_of(pod, "namespace"), .name = text_of(pod, "name"), .err = fd < 0 ? fd : 0, .backlog = -1};
+	*p = (struct doctor_pod){.ns = text_of(pod, "namespace"),
+				 .name = text_of(pod, "name"),
+				 .err = fd < 0 ? fd : 0,
+				 .iptables = !bpf,
+				 .backlog = -1};
 	if (fd < 0)
 		return;
 	e = steer_seen(fd, &ns, bpf ? STEER_BPF : STEER_IPTABLES, why);
@@ -229,6 +233,22 @@ static void check_shared(struct doctor *d)
 			SOCK_SPOOF_PORT_MIN, SOCK_SPOOF_PORT_MAX);
 }
 
+#define WHO    "find out who removed it: another agent, or somebody's ip, tc or iptables command"
+#define UNLESS "if it stays so, `culvertctl pods` says why, and the pod has to be restarted. If it comes again, " WHO
+
+/* The keeper does it by itself, each pod in its turn. */
+static const char *steering_advice(const struct doctor *d, const struct doctor_pod *p)
+{
+	_Static_assert(ENROL_MEND_MS * ENROL_MEND_TURNS == 10000 && ENROL_MEND_MS * ENROL_MEND_TURNS_IPTABLES == 60000,
+		       "as the advice says");
+	if (!d->status)
+		return "start culvertd, which puts it back as soon as it has the pod again; until then stop the pod, "
+		       "if its "
+		       "traffic must not be plaintext; and " WHO;
+	return p->iptables ? "ask again in a minute: until then the keeper has put it back; " UNLESS
+			   : "ask again in ten seconds: until then the keeper has put it back; " UNLESS;
+}
+
 void check_steering(struct doctor *d)
 {
 	for (unsigned i = 0; i < d->n_pods; i++) {
@@ -242,10 +262,7 @@ void check_steering(struct doctor *d)
 				"%s/%s: its network namespace cannot be entered: %s", p->ns, p->name,
 				strerror(-p->err));
 		else if (*p->unsteered)
-			finding(d, FINDING_PROBLEM,
-				"culvertctl unenrol it and enrol it again, or restart the pod; and find out who "
-				"removed "
-				"it: another agent, or somebody's ip or tc command",
+			finding(d, FINDING_PROBLEM, steering_advice(d, p),
 				"%s/%s is not steered as a whole, its traffic may be plaintext: %s", p->ns, p->name,
 				p->unsteered);
 	}

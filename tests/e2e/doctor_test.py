@@ -162,9 +162,9 @@ def remember(bed):
 UNDONE = [
     # row, breaks it, mends it, level, check, what is said, what to do
     ("a-policy-rule-is-removed", without_rule, with_rule, "problem", "steering",
-     "default/a1 is not steered as a whole.*IPv4 policy rule", "culvertctl unenrol"),
+     "default/a1 is not steered as a whole.*IPv4 policy rule", "in ten seconds: until then the keeper has put it back"),
     ("a-sysctl-of-a-pod-is-undone", lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 0),
-     lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 1), "problem", "steering", "accept_local is off", "restart the pod"),
+     lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 1), "problem", "steering", "accept_local is off", "find out who removed it"),
     ("a-short-backlog-in-a-pod", lambda b: set_in(b.a2, "net/core/somaxconn", 128), lambda b: set_in(b.a2, "net/core/somaxconn", 4096),
      "warning", "steering", r"net.core.somaxconn is 128 in 1 pod \(default/a2\)", "4096 or more"),
     ("client-ports-among-the-tunnel's", lambda b: set_in(b.a2, "net/ipv4/ip_local_port_range", "20000 40000"),
@@ -199,7 +199,7 @@ def detached(bed):
     (uid,) = [p["uid"] for p in agent.status("pods")["pods"] if p["name"] == "a1"]
     try:
         seen(agent.env, lambda: sh("bpftool", "link", "detach", "pinned", f"{agent.bpf_dir}/v1/{uid}/lookup"),
-             "problem", "steering", "default/a1.*the lookup program is gone", "culvertctl unenrol")
+             "problem", "steering", "default/a1.*the lookup program is gone", "in ten seconds: until then")
     finally:
         enrol_anew(bed)
 
@@ -208,7 +208,7 @@ def detached(bed):
 def no_rules(bed):
     try:
         seen(env_of(bed), lambda: flush(bed), "problem", "steering", "default/a1.*the iptables rules are gone",
-             "restart the pod")
+             "in a minute: until then the keeper has put it back")
     finally:
         enrol_anew(bed)
 
@@ -247,6 +247,7 @@ def keeper_killed(bed):
         report = examine(agent.env)
         problems = {f["check"]: f["finding"] for f in findings(report, "problem")}
         equal(sorted(problems), ["keeper", "steering"], "problems")
+        check("start culvertd, which puts it back" in str(findings(report, "problem")), "what to do")
         check("no keeper listens there" in problems["keeper"] and "default/a1" in problems["steering"], problems)
         check("tunnel" in report["notLookedAt"], report["notLookedAt"])
     finally:

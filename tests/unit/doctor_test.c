@@ -382,6 +382,42 @@ static void test_answers(void **state)
 	}
 }
 
+static const struct {
+	const char *name;
+	void (*check)(struct doctor *d);
+	const char *status, *pods;
+	bool iptables;
+	const char *advice;
+} removed[] = {
+	{"programs", check_steering, "{" UP "}", NULL, false,
+	 "ask again in ten seconds: until then the keeper has put it back"},
+	{"iptables rules", check_steering, "{" UP "}", NULL, true,
+	 "ask again in a minute: until then the keeper has put it back"},
+	{"while there is no keeper", check_steering, NULL, NULL, false, "start culvertd, which puts it back"},
+	{"a listener that the keeper does not have", check_pods, "{" UP "}",
+	 POD(", 'state': 'enrolled', 'sockets': ['TCP15001', 'TCP15008']"), false, "restart the keeper, which opens"},
+};
+
+/* What is said to be done is what the keeper does not do by itself. */
+static void test_removed_steering(void **state)
+{
+	for (size_t i = 0; i < sizeof removed / sizeof *removed; i++) {
+		const struct doctor_check rows[] = {{"it", "all is well", NEEDS_NODE, removed[i].check}};
+		struct doctor d = healthy();
+
+		d.status = read_json(removed[i].name, removed[i].status);
+		d.pods = read_json(removed[i].name, removed[i].pods);
+		pod_bare(&d);
+		d.pod->iptables = removed[i].iptables;
+		doctor_run(&d, rows, 1);
+		if (!strstr(d.found.at[0].advice, removed[i].advice) || strstr(d.found.at[0].advice, "enrol"))
+			fail_msg("%s: said: %s", removed[i].name, d.found.at[0].advice);
+		free(d.found.at);
+		json_decref(d.status);
+		json_decref(d.pods);
+	}
+}
+
 static void test_keeper_died(void **state)
 {
 	struct doctor d = healthy();
@@ -578,9 +614,10 @@ static void test_limit(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_node),   cmocka_unit_test(test_answers),	 cmocka_unit_test(test_keeper_died),
-		cmocka_unit_test(test_chains), cmocka_unit_test(test_no_folder), cmocka_unit_test(test_order),
-		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_node),	    cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_keeper_died), cmocka_unit_test(test_chains),
+		cmocka_unit_test(test_no_folder),   cmocka_unit_test(test_order),
+		cmocka_unit_test(test_limit),	    cmocka_unit_test(test_removed_steering),
 	};
 
 	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);
