@@ -45,9 +45,9 @@ static json_t *ask_keeper(const struct options *o, const char *path, char why[CA
 	return call_json(o->run_dir, CTL_SOCKET, "GET", path, NULL, why);
 }
 
-static json_t *ask_dump(const struct options *o, char why[CALL_WHY_MAX])
+static json_t *ask_tunnel(const struct options *o, const char *path, char why[CALL_WHY_MAX])
 {
-	return call_json(o->run_dir, CTL_TUNNEL_SOCKET, "GET", "/config_dump", NULL, why);
+	return call_json(o->run_dir, CTL_TUNNEL_SOCKET, "GET", path, NULL, why);
 }
 
 /* The keeper's half must be there, the tunnel's may be missing: that is a state to be shown. */
@@ -58,7 +58,7 @@ static json_t *status_make(const struct options *o, char why[CALL_WHY_MAX])
 
 	if (!status)
 		return NULL;
-	dump = ask_dump(o, trouble);
+	dump = ask_tunnel(o, DUMP_BRIEF, trouble);
 	pods = dump ? ask_keeper(o, CTL_PODS, trouble) : NULL;
 	if (dump)
 		json_object_set_new(status, "tunnelState", pick_tunnel(dump));
@@ -100,7 +100,8 @@ static int run_pods(const struct options *o, char why[CALL_WHY_MAX])
 {
 	char ignored[CALL_WHY_MAX];
 	json_t *pods = ask_keeper(o, CTL_PODS, why);
-	json_t *dump = json_array_size(json_object_get(pods, "pods")) ? ask_dump(o, ignored) : NULL;
+	bool any = json_array_size(json_object_get(pods, "pods")) > 0;
+	json_t *dump = any ? ask_tunnel(o, DUMP_BRIEF, ignored) : NULL;
 
 	if (dump)
 		json_decref(strangers_of(pods, dump));
@@ -123,9 +124,10 @@ static int run_drops(const struct options *o, char why[CALL_WHY_MAX])
 	return print(o, ask_keeper(o, CTL_DROPS, why), o->all ? show_all : show_some);
 }
 
-static int run_dump(const struct options *o, json_t *(*pick)(json_t *), void (*show)(json_t *), char why[CALL_WHY_MAX])
+static int run_dump(const struct options *o, const char *path, json_t *(*pick)(json_t *), void (*show)(json_t *),
+		    char why[CALL_WHY_MAX])
 {
-	json_t *dump = ask_dump(o, why), *picked;
+	json_t *dump = ask_tunnel(o, path, why), *picked;
 
 	if (!dump || !o->json)
 		return print(o, dump, show);
@@ -136,7 +138,7 @@ static int run_dump(const struct options *o, json_t *(*pick)(json_t *), void (*s
 
 static int run_workloads(const struct options *o, char why[CALL_WHY_MAX])
 {
-	return run_dump(o, pick_workloads, show_workloads, why);
+	return run_dump(o, DUMP_WHOLE, pick_workloads, show_workloads, why);
 }
 
 static void show_draining(void *arg, int process, json_t *dump)
@@ -147,24 +149,24 @@ static void show_draining(void *arg, int process, json_t *dump)
 
 static int run_connections(const struct options *o, char why[CALL_WHY_MAX])
 {
-	json_t *dump = ask_dump(o, why), *picked;
+	json_t *dump = ask_tunnel(o, DUMP_BRIEF, why), *picked;
 
 	if (!dump)
 		return -EIO;
 	if (!o->json) {
 		show_connections(dump);
 		json_decref(dump);
-		return draining_each(o->run_dir, "/config_dump", show_draining, NULL);
+		return draining_each(o->run_dir, DUMP_BRIEF, show_draining, NULL);
 	}
 	picked = pick_connections(dump);
 	json_decref(dump);
-	draining_each(o->run_dir, "/config_dump", pick_draining, json_object_get(picked, "connections"));
+	draining_each(o->run_dir, DUMP_BRIEF, pick_draining, json_object_get(picked, "connections"));
 	return print(o, picked, NULL);
 }
 
 static int run_certificates(const struct options *o, char why[CALL_WHY_MAX])
 {
-	return run_dump(o, pick_certificates, show_certificates, why);
+	return run_dump(o, DUMP_BRIEF, pick_certificates, show_certificates, why);
 }
 
 static int run_doctor(const struct options *o, char why[CALL_WHY_MAX])

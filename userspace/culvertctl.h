@@ -14,6 +14,11 @@ enum {
 	CALL_WHY_MAX = 1280,
 };
 
+/* What the tunnel is asked for: all, or all but the objects of the mesh. An earlier tunnel answers both with all, and
+ * does not say of its pods whether the mesh knows them. */
+#define DUMP_WHOLE "/config_dump"
+#define DUMP_BRIEF "/config_dump?mesh=counts"
+
 struct call_answer {
 	int status;
 	char *body; /* malloc'ed, terminated */
@@ -53,7 +58,8 @@ int doctor(const char *run_dir, bool json, char why[CALL_WHY_MAX]);
 /* Adds "healthy" and "problems", each with what is wrong and what to do. Is it well? */
 bool health_add(json_t *status);
 void show_health(json_t *status);
-/* Adds "inMesh" to each of the keeper's pods. NAMESPACE/NAME/SERVICEACCOUNT of those that the tunnel does not know. */
+/* Adds "inMesh" to each of the keeper's pods of which the tunnel says it. NAMESPACE/NAME/SERVICEACCOUNT of those that
+ * the mesh does not know. */
 json_t *strangers_of(json_t *pods, json_t *dump);
 
 void show_status(json_t *keeper, bool verbose);

@@ -217,7 +217,7 @@ static void gather(struct doctor *d, struct places *p)
 	d->bpf_dir = bpf_dir ? bpf_dir : "/sys/fs/bpf/culvert";
 	ask_keeper(d, p);
 	begin = now_ms();
-	d->dump = ask(d, CTL_TUNNEL_SOCKET, "/config_dump", p->tunnel_why);
+	d->dump = ask(d, CTL_TUNNEL_SOCKET, DUMP_BRIEF, p->tunnel_why);
 	d->keeper_why = p->keeper_why;
 	d->tunnel_why = p->tunnel_why;
 	find_folders(d, p);

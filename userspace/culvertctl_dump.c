@@ -113,6 +113,13 @@ static void connection_count(void *arg, json_t *info, const char *direction, jso
 	++*(int *)arg;
 }
 
+static int mesh_count(json_t *dump, const char *what)
+{
+	json_t *counts = json_object_get(dump, "mesh");
+
+	return counts ? (int)number_of(counts, what) : (int)json_array_size(json_object_get(dump, what));
+}
+
 json_t *pick_tunnel(json_t *dump)
 {
 	int connections = 0;
@@ -120,9 +127,7 @@ json_t *pick_tunnel(json_t *dump)
 	each_connection(dump, connection_count, &connections);
 	return json_pack("{sO* sO* sO* sO* si si si si si}", "crl", json_object_get(dump, "crl"), "ktls",
 			 json_object_get(dump, "ktls"), "staticConfig", json_object_get(dump, "staticConfig"), "xds",
-			 json_object_get(dump, "xds"), "workloads",
-			 (int)json_array_size(json_object_get(dump, "workloads")), "services",
-			 (int)json_array_size(json_object_get(dump, "services")), "policies",
-			 (int)json_array_size(json_object_get(dump, "policies")), "certificates",
+			 json_object_get(dump, "xds"), "workloads", mesh_count(dump, "workloads"), "services",
+			 mesh_count(dump, "services"), "policies", mesh_count(dump, "policies"), "certificates",
 			 (int)json_array_size(json_object_get(dump, "certificates")), "connections", connections);
 }

@@ -108,33 +108,24 @@ void show_health(json_t *status)
 
 /* --- pods and the mesh ---------------------------------------------------------------------------------- */
 
-static void name_add(json_t *names, const char *ns, const char *name, const char *sa)
-{
-	char key[1024];
-
-	snprintf(key, sizeof key, "%s/%s/%s", ns, name, sa);
-	json_object_set_new(names, key, json_true());
-}
-
 json_t *strangers_of(json_t *pods, json_t *dump)
 {
-	json_t *names = json_object(), *list = json_array(), *o;
-	char key[1024];
+	json_t *list = json_array(), *states = json_object_get(dump, "workloadState"), *pod;
+	char name[1024];
 	size_t i;
 
-	json_array_foreach(json_object_get(dump, "workloads"), i, o)
-		name_add(names, text_of(o, "namespace"), text_of(o, "name"), text_of(o, "serviceAccount"));
-	json_array_foreach(json_object_get(pods, "pods"), i, o)
+	json_array_foreach(json_object_get(pods, "pods"), i, pod)
 	{
-		bool known;
+		json_t *known = json_object_get(json_object_get(states, text_of(pod, "uid")), "inMesh");
 
-		snprintf(key, sizeof key, "%s/%s/%s", text_of(o, "namespace"), text_of(o, "name"),
-			 text_of(o, "serviceAccount"));
-		known = json_object_get(names, key) != NULL;
-		json_object_set_new(o, "inMesh", json_boolean(known));
-		if (!known && !strcmp(text_of(o, "state"), "enrolled"))
-			json_array_append_new(list, json_string(key));
+		if (!known)
+			continue;
+		json_object_set(pod, "inMesh", known);
+		if (json_is_true(known) || strcmp(text_of(pod, "state"), "enrolled") != 0)
+			continue;
+		snprintf(name, sizeof name, "%s/%s/%s", text_of(pod, "namespace"), text_of(pod, "name"),
+			 text_of(pod, "serviceAccount"));
+		json_array_append_new(list, json_string(name));
 	}
-	json_decref(names);
 	return list;
 }

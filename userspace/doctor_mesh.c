@@ -101,16 +101,6 @@ void check_istiod(struct doctor *d)
 
 /* --- the mesh ------------------------------------------------------------------------------------------- */
 
-static bool is_named(json_t *list, const char *ns, const char *name)
-{
-	json_t *w;
-	size_t i;
-
-	json_array_foreach(list, i, w) if (!strcmp(text_of(w, "name"), name) &&
-					   !strcmp(text_of(w, "namespace"), ns)) return true;
-	return false;
-}
-
 static bool on_demand(json_t *dump)
 {
 	return flag_of(json_object_get(dump, "config"), "xdsOnDemand");
@@ -118,20 +108,21 @@ static bool on_demand(json_t *dump)
 
 static void check_known(struct doctor *d)
 {
-	json_t *pod, *all = json_object_get(d->dump, "workloads");
+	json_t *pod, *states = json_object_get(d->dump, "workloadState");
 	size_t i;
 
 	json_array_foreach(json_object_get(d->pods, "pods"), i, pod)
 	{
-		const char *ns = text_of(pod, "namespace"), *name = text_of(pod, "name");
+		json_t *state = json_object_get(states, text_of(pod, "uid"));
 
-		if (strcmp(text_of(pod, "state"), "enrolled") != 0 || is_named(all, ns, name))
+		if (strcmp(text_of(pod, "state"), "enrolled") != 0 || !json_is_false(json_object_get(state, "inMesh")))
 			continue;
 		finding(d, FINDING_PROBLEM,
 			"is it in LOCAL_XDS_PATH's file, or does istiod see it (istioctl ztunnel-config workloads)? "
 			"Its "
 			"namespace, name and service account must be those that it was enrolled with",
-			"%s/%s is steered, but the mesh does not know it: its connections wait, then fail", ns, name);
+			"%s/%s is steered, but the mesh does not know it: its connections wait, then fail",
+			text_of(pod, "namespace"), text_of(pod, "name"));
 	}
 }
 

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the operator's tool says when something is wrong: the first lines of `culvertctl status`, pods that the mesh does not
 know, and processes that do not answer."""
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
+from lib import traffic
 from lib.agents import CULVERTCTL
 from lib.bed import fixture
 from lib.rows import Table, check, equal, until
@@ -113,6 +116,60 @@ def _(bed):
     equal(ctl(agent, "unenrol", "default/a1"), (0, ""), "culvertctl unenrol NAMESPACE/NAME")
     agent.enrol(bed.a1)
     until(lambda: well(agent), "it to be well")
+
+
+class EarlierTunnel:
+    """In the tunnel's place at its socket: one that knows no brief dump and does not say which pods the mesh knows."""
+
+    def __init__(self, agent):
+        self.path, self.asked = f"{agent.run_dir}/tunnel.sock", []
+        dump = agent.config_dump()
+        for state in dump["workloadState"].values():
+            del state["inMesh"]
+        self.body = json.dumps(dump).encode()
+
+    def __enter__(self):
+        os.rename(self.path, self.path + ".away")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.path)
+        self.listener.listen()
+        self.task = traffic.Task(self.serve)
+        return self
+
+    def __exit__(self, *_):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.task.join(10)
+        os.rename(self.path + ".away", self.path)
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                s, _ = self.listener.accept()
+                with s:
+                    self.asked.append(s.recv(4096).split(b" ")[1].decode())
+                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self.body) + self.body)
+
+
+@row("what-the-tunnel-is-asked")
+def _(bed):
+    """Of the mesh nothing but what is shown; an earlier tunnel, which tells all of it, says nothing of strangers."""
+    agent, = bed.agents
+    agent.enrol(bed.a1)
+    until(lambda: well(agent), "it to be well")
+    mesh = re.search("^mesh .* policies,", ctl(agent, "status")[1], re.M)[0]
+    check(mesh.split()[1] != "0", mesh)
+    brief = json.loads(agent.http(15000, "/config_dump?mesh=counts")[1])
+    equal((brief["mesh"]["workloads"], "workloads" in brief), (int(mesh.split()[1]), False), "what is told of the mesh")
+    equal([p["inMesh"] for p in json.loads(ctl(agent, "pods", "--json")[1])["pods"]], [True], "inMesh")
+    with EarlierTunnel(agent) as earlier:
+        well(agent)
+        check(mesh in ctl(agent, "status")[1], "the mesh's line")
+        check("inMesh" not in json.loads(ctl(agent, "pods", "--json")[1])["pods"][0], "what is said of its pod")
+        for command in "connections", "certificates", "doctor":
+            ctl(agent, command)
+        check("default" in ctl(agent, "workloads")[1], "culvertctl workloads")
+    equal(earlier.asked, ["/config_dump?mesh=counts"] * 7 + ["/config_dump"], "what it was asked")
 
 
 @row("a-mesh-file-that-is-broken")

@@ -202,7 +202,7 @@ static void test_node(void **state)
 	"{'certificates': [{'identity': 'spiffe://x', 'state': '" state "', 'certChain': [{'validFrom': '" from \
 	"', 'expirationTime': '" to "'}]}]}"
 #define XDS(more)   "{'xds': {'address': 'istiod:15012', 'since': '2027-01-15T07:00:00Z', " more "}}"
-#define WORKLOAD(n) "{'workloads': [{'namespace': 'shop', 'name': '" n "'}]"
+#define IN_MESH(is) "{'workloadState': {'u': {'state': 'Up', 'inMesh': " is "}}"
 
 static const struct {
 	const char *name;
@@ -330,11 +330,13 @@ static const struct {
 	{"istiod's objects are refused", check_istiod, NULL, NULL, NULL, NULL,
 	 XDS("'connected': true, 'complete': true, 'refused': 'bad port'"), FINDING_WARNING, "bad port"},
 
-	{"a mesh", check_mesh, NULL, POD(ENROLLED), NULL, NULL, WORKLOAD("web") "}", FINDING_OK, NULL},
-	{"a pod that the mesh does not know", check_mesh, NULL, POD(ENROLLED), NULL, NULL, WORKLOAD("other") "}",
+	{"a mesh", check_mesh, NULL, POD(ENROLLED), NULL, NULL, IN_MESH("true") "}", FINDING_OK, NULL},
+	{"a tunnel that does not say what the mesh knows", check_mesh, NULL, POD(ENROLLED), NULL, NULL,
+	 "{'workloadState': {'u': {'state': 'Up'}}}", FINDING_OK, NULL},
+	{"a pod that the mesh does not know", check_mesh, NULL, POD(ENROLLED), NULL, NULL, IN_MESH("false") "}",
 	 FINDING_PROBLEM, "shop/web is steered, but the mesh does not know it"},
 	{"on demand nobody knows all", check_mesh, NULL, POD(ENROLLED), NULL, NULL,
-	 WORKLOAD("other") ", 'config': {'xdsOnDemand': true}}", FINDING_OK, NULL},
+	 IN_MESH("false") ", 'config': {'xdsOnDemand': true}}", FINDING_OK, NULL},
 	{"a pod that waits", check_mesh, NULL, NULL, NULL, NULL,
 	 "{'workloadState': {'u': {'state': 'Pending', 'info': {'namespace': 'shop', 'name': 'web'}}}}",
 	 FINDING_WARNING, "shop/web is not served by the tunnel yet (Pending)"},

@@ -114,6 +114,9 @@ static void test_pods(void **state)
 	conns[0].kernel_tx = true;
 	conns[2].hbone = conns[2].nested = true;
 
+	static const char known[] =
+		"workloads:\n- {uid: w1, name: a, namespace: n, serviceAccount: sa, workloadIps: [10.0.0.1]}\n"
+		"- {uid: w2, name: b, namespace: n, serviceAccount: other, workloadIps: [10.0.0.2]}\n";
 	static const char want[] =
 		"{\"u1\":{\"connections\":{\"inbound\":["
 		"{\"actualDst\":\"10.0.0.1:80\",\"originalDst\":\"web.example\",\"protocol\":\"HBONE\",\"src\":\"10.0."
@@ -122,17 +125,26 @@ static void test_pods(void **state)
 		"\"outbound\":[{\"actualDst\":\"[fd00::1]:80\",\"originalDst\":\"[fd00::1]:80\",\"protocol\":"
 		"\"DOUBLEHBONE\","
 		"\"src\":\"10.0.0.1:2\"}]},"
-		"\"info\":{\"name\":\"a\",\"namespace\":\"n\",\"serviceAccount\":\"sa\"},\"state\":\"Up\"},"
+		"\"inMesh\":true,\"info\":{\"name\":\"a\",\"namespace\":\"n\",\"serviceAccount\":\"sa\"},\"state\":"
+		"\"Up\"},"
 		"\"u2\":{\"connections\":{\"inbound\":[],\"outbound\":[{\"actualDst\":\"10.0.1.1:15008\","
 		"\"originalDst\":\"10.9.0.1:80\",\"protocol\":\"HBONE\",\"src\":\"10.0.0.2:1\","
 		"\"tls\":{\"cipher\":\"TLS_AES_128_GCM_SHA256\",\"rx\":\"user\",\"tx\":\"kernel\"}}]},"
-		"\"info\":{\"name\":\"b\",\"namespace\":\"n\",\"serviceAccount\":\"sb\"},\"state\":\"Up\"},"
+		"\"inMesh\":false,\"info\":{\"name\":\"b\",\"namespace\":\"n\",\"serviceAccount\":\"sb\"},\"state\":"
+		"\"Up\"},"
 		"\"u3\":{\"connections\":{\"inbound\":[],\"outbound\":[]},"
-		"\"info\":{\"name\":\"c\",\"namespace\":\"n\",\"serviceAccount\":\"sc\"},\"state\":\"Pending\"}}";
+		"\"inMesh\":false,\"info\":{\"name\":\"c\",\"namespace\":\"n\",\"serviceAccount\":\"sc\"},\"state\":"
+		"\"Pending\"}}";
 	struct json j = {0};
 	json_t *got, *expected = json_loads(want, 0, NULL);
+	struct store *s = store_new("");
+	char why[LOCAL_REASON_MAX];
 
-	dump_pods(&j, &d);
+	assert_int_equal(local_load_text(s, "t", known, strlen(known), why), 0);
+	store_thread_register();
+	dump_pods(&j, &d, s);
+	store_thread_unregister();
+	store_free(s);
 	got = json_loads(finish(&j), 0, NULL);
 	assert_non_null(got);
 	assert_non_null(expected);
@@ -145,13 +157,13 @@ static void test_pods(void **state)
 
 /* --- the whole, with a control thread, a CA and a data plane ----------------------------------------------------------------- */
 
-static json_t *whole(struct bed *b)
+static json_t *dumped(struct bed *b, bool all, size_t *len)
 {
 	struct http_response out = {.status = 200};
 	json_error_t e;
 	json_t *o;
 
-	config_dump(&b->admin, &out);
+	config_dump(&b->admin, all, &out);
 	assert_int_equal(out.status, 200);
 	assert_string_equal(out.content_type, "application/json");
 	assert_int_equal(out.body[out.body_len - 1], '\n');
@@ -159,7 +171,15 @@ static json_t *whole(struct bed *b)
 	if (!o)
 		fail_msg("line %d: %s", e.line, e.text);
 	free(out.body);
+	*len = out.body_len;
 	return o;
+}
+
+static json_t *whole(struct bed *b)
+{
+	size_t len;
+
+	return dumped(b, true, &len);
 }
 
 /* Objects whose keys are fixed have them in alphabetical order. */
@@ -187,6 +207,15 @@ static const char mesh[] =
 	"services:\n- {name: s, namespace: n, hostname: h, vips: [/10.9.0.1], ports: {80: 8080}}\n"
 	"policies:\n- {name: p, namespace: n, scope: Namespace, action: Deny, dryRun: false, rules: []}\n";
 
+static void check_counts(const json_t *o, int workloads, int services, int policies)
+{
+	const json_t *counts = json_object_get(o, "mesh");
+
+	assert_int_equal(json_integer_value(json_object_get(counts, "workloads")), workloads);
+	assert_int_equal(json_integer_value(json_object_get(counts, "services")), services);
+	assert_int_equal(json_integer_value(json_object_get(counts, "policies")), policies);
+}
+
 static void test_whole(void **state)
 {
 	static const char *const keys[] = {"certificates", "config",  "policies",      "services", "stagedServices",
@@ -209,10 +238,29 @@ static void test_whole(void **state)
 	bed_close(&b);
 }
 
-/* A dump is never cut, however large. */
+static void test_brief(void **state)
+{
+	static const char *const keys[] = {"certificates", "config",  "mesh",
+					   "staticConfig", "version", "workloadState"};
+	struct bed b;
+	size_t len;
+	json_t *o;
+
+	bed_open(&b, mesh);
+	o = dumped(&b, false, &len);
+	assert_int_equal(json_object_size(o), COUNT(keys));
+	for (size_t i = 0; i < COUNT(keys); i++)
+		assert_non_null(json_object_get(o, keys[i]));
+	check_order(o, "dump");
+	check_counts(o, 2, 1, 1);
+	json_decref(o);
+	bed_close(&b);
+}
+
+/* A dump is never cut, however large; a brief one is brief, however large the mesh. */
 static void test_large(void **state)
 {
-	enum { MANY = 5000 };
+	enum { MANY = 5000, BRIEF = 1024 };
 	size_t len;
 	char *text;
 	FILE *f = open_memstream(&text, &len);
@@ -234,6 +282,10 @@ static void test_large(void **state)
 	assert_string_equal(
 		json_string_value(json_object_get(json_array_get(json_object_get(o, "workloads"), MANY - 1), "uid")),
 		"u04999");
+	json_decref(o);
+	o = dumped(&b, false, &len);
+	check_counts(o, MANY, 1, 0);
+	assert_in_range(len, 1, BRIEF);
 	json_decref(o);
 	free(text);
 	bed_close(&b);
@@ -286,8 +338,9 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_texts), cmocka_unit_test(test_shape), cmocka_unit_test(test_pods),
-		cmocka_unit_test(test_whole), cmocka_unit_test(test_large), cmocka_unit_test(test_certificates),
+		cmocka_unit_test(test_texts),	     cmocka_unit_test(test_shape), cmocka_unit_test(test_pods),
+		cmocka_unit_test(test_whole),	     cmocka_unit_test(test_brief), cmocka_unit_test(test_large),
+		cmocka_unit_test(test_certificates),
 	};
 
 	return cmocka_run_group_tests_name("dump", tests, setup, NULL);

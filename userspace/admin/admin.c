@@ -88,7 +88,10 @@ static void no_heap_profile(struct admin *a, const struct http_request *rq, stru
 
 static void dump(struct admin *a, const struct http_request *rq, struct http_response *out)
 {
-	config_dump(a, out);
+	char mesh[8] = "";
+
+	http_query(rq, "mesh", mesh, sizeof mesh);
+	config_dump(a, strcmp(mesh, "counts") != 0, out);
 }
 
 /* For culvertctl, which asks each process of a run directory. */
@@ -105,7 +108,8 @@ static void index_page(struct admin *a, const struct http_request *rq, struct ht
 
 static const struct page pages[] = {
 	{"/", NULL, index_page},
-	{"/config_dump", "the mesh, certificates, pods and their connections, and the configuration, as JSON", dump},
+	{"/config_dump", "the mesh (?mesh=counts: how large it is), certificates, pods, connections, settings, as JSON",
+	 dump},
 	{"/logging", "POST: query and change the log level (?level=..., ?reset)", logging},
 	{"/generation", "this process: whether it drains, and how many connections it carries, as JSON", generation},
 	{"/quitquitquit", "POST: drain connections and end", quit},

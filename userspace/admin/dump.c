@@ -69,25 +69,47 @@ static void xds(struct json *j, const struct admin *a)
 	json_close(j, '}');
 }
 
-static void mesh(struct json *j, struct admin *a, struct tunnel_dump *live)
+static void mesh_counts(struct json *j, struct admin *a)
 {
+	struct store_counts n;
+
+	store_count(a->store, &n);
+	json_key(j, "mesh");
+	json_open(j, '{');
 	json_key(j, "policies");
-	dump_policies(j, a->store);
+	json_number(j, n.policies);
 	json_key(j, "services");
-	dump_services(j, a->store);
-	json_key(j, "stagedServices");
-	dump_staged(j, a->store);
+	json_number(j, n.services);
+	json_key(j, "workloads");
+	json_number(j, n.workloads);
+	json_close(j, '}');
+}
+
+static void mesh(struct json *j, struct admin *a, struct tunnel_dump *live, bool whole)
+{
+	if (whole) {
+		json_key(j, "policies");
+		dump_policies(j, a->store);
+		json_key(j, "services");
+		dump_services(j, a->store);
+		json_key(j, "stagedServices");
+		dump_staged(j, a->store);
+	} else {
+		mesh_counts(j, a);
+	}
 	json_key(j, "staticConfig");
 	static_config(j, a);
 	json_key(j, "version");
 	version(j, a);
 	json_key(j, "workloadState");
-	dump_pods(j, live);
+	dump_pods(j, live, a->store);
+	if (!whole)
+		return;
 	json_key(j, "workloads");
 	dump_workloads(j, a->store);
 }
 
-void config_dump(struct admin *a, struct http_response *out)
+void config_dump(struct admin *a, bool whole, struct http_response *out)
 {
 	struct json j = {0};
 	struct tunnel_dump live = {0};
@@ -108,7 +130,7 @@ void config_dump(struct admin *a, struct http_response *out)
 			ktls(&j, a);
 		}
 		store_thread_register();
-		mesh(&j, a, &live);
+		mesh(&j, a, &live, whole);
 		store_thread_unregister();
 		if (a->xds) {
 			json_key(&j, "xds");

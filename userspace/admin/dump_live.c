@@ -56,7 +56,18 @@ static void direction(struct json *j, const struct tunnel_dump *d, const char *u
 	json_close(j, ']');
 }
 
-static void pod(struct json *j, const struct tunnel_dump *d, const struct dump_pod *p, unsigned *c)
+/* Has the mesh a workload that is this pod? Else its connections are refused. */
+static bool is_known(struct store *s, const struct dump_pod *p)
+{
+	bool known;
+
+	store_read_lock();
+	known = store_local_workload(s, p->ns, p->sa, p->name) != NULL;
+	store_read_unlock();
+	return known;
+}
+
+static void pod(struct json *j, const struct tunnel_dump *d, const struct dump_pod *p, struct store *s, unsigned *c)
 {
 	/* Of pods that have gone since. */
 	while (*c < d->n_conns && strcmp(d->conns[*c].pod_uid, p->uid) < 0)
@@ -68,6 +79,8 @@ static void pod(struct json *j, const struct tunnel_dump *d, const struct dump_p
 	direction(j, d, p->uid, true, c);
 	direction(j, d, p->uid, false, c);
 	json_close(j, '}');
+	json_key(j, "inMesh");
+	json_bool(j, is_known(s, p));
 	json_key(j, "info");
 	json_open(j, '{');
 	json_key_text(j, "name", p->name);
@@ -78,7 +91,7 @@ static void pod(struct json *j, const struct tunnel_dump *d, const struct dump_p
 	json_close(j, '}');
 }
 
-void dump_pods(struct json *j, struct tunnel_dump *d)
+void dump_pods(struct json *j, struct tunnel_dump *d, struct store *s)
 {
 	unsigned c = 0;
 
@@ -88,7 +101,7 @@ void dump_pods(struct json *j, struct tunnel_dump *d)
 		qsort(d->conns, d->n_conns, sizeof *d->conns, by_pod);
 	json_open(j, '{');
 	for (unsigned i = 0; i < d->n_pods; i++)
-		pod(j, d, &d->pods[i], &c);
+		pod(j, d, &d->pods[i], s, &c);
 	json_close(j, '}');
 }
 
