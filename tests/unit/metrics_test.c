@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/metrics.h"
+#include "clock.h"
 
 static const char *const one_label[] = {"reporter", NULL};
 static const char *const two_labels[] = {"a", "b", NULL};
@@ -199,6 +200,42 @@ static void test_idle_samples(void **state)
 	metric_put(held);
 }
 
+static bool is_there(unsigned i)
+{
+	char want[32];
+	size_t len;
+	char *text = metrics_text(&len, false);
+	bool there;
+
+	snprintf(want, sizeof want, "{reporter=\"%u\"}", i);
+	there = strstr(text, want) != NULL;
+	free(text);
+	return there;
+}
+
+/* 0 is held, 1 to METRIC_IDLE_KEPT are not, and some more. */
+static void test_long_idle_samples(void **state)
+{
+	enum { MORE = 3, FIRST = METRIC_IDLE_KEPT + MORE + 1 };
+	struct metric_family *f = metric_family(METRIC_GAUGE, "f", "F", one_label, NULL);
+	struct metric *held = numbered(f, 0);
+
+	for (unsigned i = 1; i < FIRST; i++)
+		metric_put(numbered(f, i));
+	clock_ahead_ms = (METRIC_IDLE_S - 1) * 1000ull;
+	metric_put(numbered(f, FIRST));
+	assert_true(is_there(1));
+	metric_put(numbered(f, 2)); /* used again */
+	clock_ahead_ms = (METRIC_IDLE_S + 1) * 1000ull;
+	for (unsigned i = 0; i < MORE; i++)
+		metric_put(numbered(f, FIRST));
+	/* As many as may stay, and the one that is held. */
+	assert_false(is_there(1) || is_there(3) || is_there(4) || is_there(5));
+	assert_true(is_there(0) && is_there(2) && is_there(6) && is_there(FIRST));
+	metric_put(held);
+	clock_ahead_ms = 0;
+}
+
 static void test_overflow(void **state)
 {
 	struct metric_family *f = metric_family(METRIC_GAUGE, "f", "F", one_label, NULL);
@@ -262,6 +299,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_histogram, reset),
 		cmocka_unit_test_teardown(test_same_labels_same_sample, reset),
 		cmocka_unit_test_teardown(test_idle_samples, reset),
+		cmocka_unit_test_teardown(test_long_idle_samples, reset),
 		cmocka_unit_test_teardown(test_overflow, reset),
 		cmocka_unit_test_teardown(test_threads, reset),
 	};

@@ -2,12 +2,14 @@
 /* Owns the registry of metrics: families in the order of their registration, samples by label set.
  *
  * One mutex guards the registry; values are atomics outside it. A sample that nobody holds stays, since a
- * scrape must still find it: it becomes idle, and the longest idle one is dropped at METRIC_IDLE_MAX. */
+ * scrape must still find it: it becomes idle, and the longest idle one is dropped at METRIC_IDLE_MAX, or beyond
+ * METRIC_IDLE_KEPT after METRIC_IDLE_S. */
 #include "base/metrics.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/list.h"
 #include "base/metrics_internal.h"
@@ -192,17 +194,40 @@ void metric_hold(struct metric *m)
 	sample_hold(m);
 }
 
+static unsigned now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned)t.tv_sec;
+}
+
+static void longest_idle_free(struct metric_family *f)
+{
+	f->n_idle--;
+	sample_free(list_entry(f->idle.next, struct metric, idle));
+}
+
+static bool has_too_many_idle(const struct metric_family *f, unsigned now)
+{
+	const struct metric *longest = list_entry(f->idle.next, struct metric, idle);
+
+	return f->n_idle > METRIC_IDLE_MAX ||
+	       (f->n_idle > METRIC_IDLE_KEPT && now - longest->idle_since >= METRIC_IDLE_S);
+}
+
+/* Two go for one that comes: they become fewer, and nobody waits for it. */
 void metric_drop(struct metric *m)
 {
 	struct metric_family *f = m->family;
 
 	if (--m->refs)
 		return;
+	m->idle_since = now_s();
 	list_add_tail(&f->idle, &m->idle);
-	if (++f->n_idle > METRIC_IDLE_MAX) {
-		f->n_idle--;
-		sample_free(list_entry(f->idle.next, struct metric, idle));
-	}
+	f->n_idle++;
+	for (unsigned i = 0; i < 2 && has_too_many_idle(f, m->idle_since); i++)
+		longest_idle_free(f);
 }
 
 /* Takes `set` over. */
@@ -239,10 +264,8 @@ static struct metric *sample_find(struct metric_family *f, const char *const *va
 /* Room for one more: free, or the longest idle one's. */
 static bool has_room(struct metric_family *f)
 {
-	if (f->n_samples >= METRIC_SAMPLES_MAX && !list_empty(&f->idle)) {
-		f->n_idle--;
-		sample_free(list_entry(f->idle.next, struct metric, idle));
-	}
+	if (f->n_samples >= METRIC_SAMPLES_MAX && !list_empty(&f->idle))
+		longest_idle_free(f);
 	return f->n_samples < METRIC_SAMPLES_MAX;
 }
 

@@ -14,6 +14,8 @@ enum {
 	METRIC_BOUNDS_MAX = 16,
 	METRIC_SAMPLES_MAX = 65536, /* per family; beyond it all new label sets share one sample, which is counted */
 	METRIC_IDLE_MAX = 8192,	    /* per family, samples that nobody holds; then the longest idle one is dropped */
+	METRIC_IDLE_KEPT = 1024, /* of them these stay, so that what happens once a day is seen to grow; of the rest */
+	METRIC_IDLE_S = 3600,	 /* who is idle for so long is dropped: most are of pods that have gone */
 };
 
 struct metric_family;

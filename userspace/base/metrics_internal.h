@@ -19,9 +19,9 @@ struct metric {
 	struct metric *next;
 	struct metric_family *family;
 	struct label_set *labels;
-	unsigned refs;
-	int64_t value;	  /* histogram: the sum */
-	uint64_t count[]; /* histogram: per bound, and above all of them */
+	unsigned refs, idle_since; /* seconds */
+	int64_t value;		   /* histogram: the sum */
+	uint64_t count[];	   /* histogram: per bound, and above all of them */
 };
 
 struct metric_family {
