@@ -675,6 +675,19 @@ static void test_who_never_closes(void **state)
 	pair_close(&p);
 }
 
+/* Nor is one that was cut meanwhile. */
+static void test_cut_while_it_waits(void **state)
+{
+	struct pair p;
+
+	client_goes(&p);
+	assert_int_equal(p.client.closed, 0);
+	h2_cut(p.client.h2);
+	run_turns(3);
+	assert_int_equal(p.client.closed, 1);
+	pair_close(&p);
+}
+
 /* A record whose key cannot be changed any more: the streams that are there finish, no new one begins, then it ends. */
 static void test_retiring_record(void **state)
 {
@@ -815,6 +828,7 @@ int main(void)
 		cmocka_unit_test(test_client_shutdown),
 		cmocka_unit_test(test_last_bytes_arrive),
 		cmocka_unit_test(test_who_never_closes),
+		cmocka_unit_test(test_cut_while_it_waits),
 		cmocka_unit_test(test_retiring_record),
 		cmocka_unit_test(test_ping),
 	};

@@ -802,6 +802,44 @@ static void test_old_numbers(void **state)
 	}
 }
 
+/* A client that breaks the protocol is not waited for, whoever leaves: what it has open is told at once. */
+static void test_who_breaks_it_while_one_leaves(void **state)
+{
+	static const struct {
+		const char *name;
+		bool we, ours; /* who leaves; who sees that the protocol is broken, we or nghttp2 */
+	} rows[] = {
+		{"we leave, data on a stream that was reset", true, true},
+		{"we leave, a window update of nothing", true, false},
+		{"the client leaves, data on a stream that was reset", false, true},
+		{"the client leaves, a window update of nothing", false, false},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		wire_open(&w, &e, false);
+		wire_hello(&w);
+		wire_connect(&w, 1, "10.0.0.1:80");
+		wire_connect(&w, 3, "10.0.0.1:80");
+		wire_u32(&w, F_RST, 1, NGHTTP2_CANCEL);
+		wire_settle(&w);
+		if (rows[i].we)
+			h2_shutdown(e.h2, false);
+		else
+			wire_frame(&w, F_GOAWAY, 0, 0, (uint8_t[8]){0}, 8);
+		wire_settle(&w);
+		assert_int_equal(e.closed, 0);
+		w.deaf = true; /* and it does not close */
+		if (rows[i].ours)
+			wire_frame(&w, F_DATA, 0, 1, "some data", 9);
+		else
+			wire_u32(&w, F_WINDOW, 0, 0);
+		run_turns(10);
+		if (e.closed != 1 || e.app[1]->resets != 1)
+			fail_msg("%s: %u closed, %u resets", rows[i].name, e.closed, e.app[1]->resets);
+		wire_close(&w, &e);
+	}
+}
+
 static void test_refusal_order(void **state)
 {
 	wire_open(&w, &e, false);
@@ -921,6 +959,7 @@ int main(void)
 		cmocka_unit_test(test_header_limits),
 		cmocka_unit_test(test_stream_limit),
 		cmocka_unit_test(test_old_numbers),
+		cmocka_unit_test(test_who_breaks_it_while_one_leaves),
 		cmocka_unit_test(test_refusal_order),
 		cmocka_unit_test(test_stalls),
 		cmocka_unit_test(test_preface_deadline),

@@ -71,6 +71,8 @@ void h2_shutdown(struct h2 *h, bool graceful)
 void h2_cut(struct h2 *h)
 {
 	h->cut = true;
+	if (h->lingering)
+		h2_die(h, h->why);
 	if (h->dead || (h->shutdown && h->goaway_sent))
 		return;
 	h->shutdown = true;
@@ -131,8 +133,8 @@ void h2_end_if_finished(struct h2 *h)
 		return;
 	if (!h->why)
 		h->why = "closed";
-	if (!e && (h->shutdown || h->leaving) && !h->cut)
+	if (!e && (h->shutdown || h->leaving) && !h->cut && !h->blamed)
 		linger(h);
-	else /* for what the peer did, or is */
+	else /* for what the peer did, or is: streams that he has are over now */
 		h2_die(h, h->why);
 }

@@ -148,12 +148,15 @@ static int on_close(nghttp2_session *ng, int32_t id, uint32_t code, void *user)
 	return 0;
 }
 
-/* Behind a refusal: we take nothing more of the stream (RFC 9113, 8.1). Not before it, or nghttp2 drops the answer. */
 static int on_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 {
 	struct h2 *h = user;
 	int32_t id = frame->hd.stream_id;
 
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+		h->blamed = true;
+	/* Behind a refusal: we take nothing more of the stream (RFC 9113, 8.1). Not before it, or nghttp2 drops the
+	 * answer. */
 	if (h->server && frame->hd.type == NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM &&
 	    nghttp2_session_get_stream_remote_close(ng, id) == 0)
 		nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_frames.c (nghttp2's callbacks), h2_headers.c (header blocks) and
- * h2_stream*.c (streams, their ways in and out) share. */
+/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_frames.c (nghttp2's callbacks),
+ * h2_headers.c (header blocks) and h2_stream*.c (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
 
@@ -48,6 +48,7 @@ struct h2 {
 	bool ending;	 /* GOAWAY is on its way for what the peer did: nothing more is read */
 	bool wake;	 /* blocked streams may go on */
 	bool cut;	 /* by h2_cut() */
+	bool blamed;	 /* GOAWAY with an error was sent, by us or by nghttp2 */
 	bool lingering;	 /* all is said: what comes is thrown away until the peer closes */
 	int linger_left; /* bytes that had not reached the peer when it was last looked at */
 	bool leaving, told_leaving, shutdown, goaway_sent, dead, told_closed, pinged, saw_idle, too_large, server;
