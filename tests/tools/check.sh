@@ -46,7 +46,7 @@ for stage in ${STAGES:-all check-unit check-net check-e2e check-deploy $istiod f
 	at=$(date +%s)
 	run "$stage"
 	# Rows: ours ("ok NAME", "FAIL NAME", "skip NAME") and cmocka's ("[       OK ] name"), which names a failure twice.
-	# What passed in its second run (run.sh) is unsteady, not failed.
+	# What failed in one of two runs only (run.sh) is unsteady, not failed.
 	sed -n 's/^unsteady //p' "$tmp/out" >"$tmp/steady"
 	grep -E '^FAIL |^\[ +FAILED +\] [a-z]' "$tmp/out" | sort -u >"$tmp/all"
 	grep -vwFf "$tmp/steady" "$tmp/all" >"$tmp/failed"
@@ -71,7 +71,7 @@ done
 printf '\n== summary\n'
 cat "$tmp/table"
 [ ! -s "$tmp/skips" ] || { echo "skipped, by reason:"; sed 's/^[^:]*: *//' "$tmp/skips" | sort | uniq -c | sort -rn; }
-[ ! -s "$tmp/unsteady" ] || { echo "unsteady, failed once and then passed:"; cat "$tmp/unsteady"; }
+[ ! -s "$tmp/unsteady" ] || { echo "unsteady, failed in one of two runs:"; cat "$tmp/unsteady"; }
 [ ! -s "$tmp/fails" ] || { echo "failed:"; cat "$tmp/fails"; }
 printf '%s s, %s\n' $(($(date +%s) - begin)) "$([ $status = 0 ] && echo 'all stages passed' || echo 'FAILED')"
 awk '{ok += $5; bad += $7; skip += $9} END {printf "total: %d passed, %d failed, %d skipped\n", ok, bad, skip}' "$tmp/table"

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs test programs one after the other, each under its name, and fails if one of them fails.
 #   run.sh [-a "ARGUMENTS"] [-w "WRAPPER"] FILE...
-# RETRY=1 (what CI sets) gives a program that failed a second run. A row that fails in both is a failure; those that fail in
-# one are listed as "unsteady ROW", which the summary of check.sh counts and shows.
+# RETRY=1 (what CI sets) gives a program that failed a second run. Rows that fail in one and pass in the other are listed as
+# "unsteady ROW", which the summary of check.sh counts and shows; any other row that fails is a failure.
 set -u
 args="" wrap=""
 while getopts a:w: o; do
@@ -25,21 +25,31 @@ once() {
 	return "$(cat "$tmp/rc")"
 }
 
-# The rows that failed in the last run, to the file $1.
-rows() {
+# The rows of the last run that failed, or passed, to the file $1.
+failures() {
 	sed -n 's/^FAIL \([^ :]*\).*/unsteady \1/p; s/^\[ *FAILED *\] \([a-z][a-z0-9_]*\).*/unsteady \1/p' "$tmp/out" |
 		sort -u >"$1"
 	[ -s "$1" ]
 }
 
-# A second run of what failed: true when no row failed in both.
+passes() {
+	sed -n 's/^ok \([^ :]*\).*/unsteady \1/p; s/^\[ *OK *\] \([a-z][a-z0-9_]*\).*/unsteady \1/p' "$tmp/out" | sort -u >"$1"
+}
+
+# A second run of what failed: true when each row that failed in one passed in the other. One of a program that was cut
+# short may have run in neither.
 again() {
-	[ "${RETRY:-}" = 1 ] && rows "$tmp/first" || return 1
+	[ "${RETRY:-}" = 1 ] && failures "$tmp/failed1" || return 1
+	passes "$tmp/passed1"
 	printf '# %s: again\n' "$1"
-	: >"$tmp/second"
-	once "$1" || rows "$tmp/second" || return 1
-	[ -z "$(comm -12 "$tmp/first" "$tmp/second")" ] || return 1
-	sort -u "$tmp/first" "$tmp/second"
+	: >"$tmp/failed2"
+	once "$1" || failures "$tmp/failed2" || return 1
+	passes "$tmp/passed2"
+	comm -23 "$tmp/failed1" "$tmp/passed2" >"$tmp/twice"
+	comm -23 "$tmp/failed2" "$tmp/passed1" >>"$tmp/twice"
+	comm -12 "$tmp/failed1" "$tmp/failed2" >>"$tmp/twice"
+	[ ! -s "$tmp/twice" ] || return 1
+	sort -u "$tmp/failed1" "$tmp/failed2"
 }
 
 failed=0
