@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of net/h2 with two ends of it, each behind a record, over a socket pair: bytes, endings, stalls. */
+#include <limits.h>
+
 #include "h2_rig.h"
 #include "net/record_internal.h"
 
@@ -675,6 +677,23 @@ static void test_who_never_closes(void **state)
 	pair_close(&p);
 }
 
+/* Nor for ever while it takes a byte now and then. */
+static void test_who_hardly_reads(void **state)
+{
+	struct pair p;
+
+	client_goes(&p);
+	for (unsigned ms = H2_LINGER_MS; ms < H2_LINGER_MAX_MS; ms += H2_LINGER_MS) {
+		p.client.h2->linger_left = INT_MAX; /* it has taken something since */
+		clock_forward(H2_LINGER_MS);
+		assert_int_equal(p.client.closed, 0);
+	}
+	p.client.h2->linger_left = INT_MAX;
+	clock_forward(2 * H2_LINGER_MS);
+	assert_int_equal(p.client.closed, 1);
+	pair_close(&p);
+}
+
 /* Nor is one that was cut meanwhile. */
 static void test_cut_while_it_waits(void **state)
 {
@@ -828,6 +847,7 @@ int main(void)
 		cmocka_unit_test(test_client_shutdown),
 		cmocka_unit_test(test_last_bytes_arrive),
 		cmocka_unit_test(test_who_never_closes),
+		cmocka_unit_test(test_who_hardly_reads),
 		cmocka_unit_test(test_cut_while_it_waits),
 		cmocka_unit_test(test_retiring_record),
 		cmocka_unit_test(test_ping),

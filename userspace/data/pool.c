@@ -102,8 +102,7 @@ void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, const
 			break;
 		}
 	}
-	if (c && c->stage == STAGE_UP) {
-		timer_cancel(&c->timer);
+	if (c && c->stage == STAGE_UP) { /* its idle timer does nothing while it has streams */
 		r->fresh = !h2_greeted(c->h2);
 		r->done(r, c->h2, FLAG_NONE, NULL);
 		return;

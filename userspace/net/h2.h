@@ -46,6 +46,7 @@ enum {
 	H2_FRAMES_PER_EVENT = 4096,  /* then others have their turn; 4 reads at the most */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
 	H2_LINGER_MS = 5000,	     /* after our last byte, without a close by the peer or a byte that it takes */
+	H2_LINGER_MAX_MS = 60000,    /* and at the most */
 	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */
 	H2_TINY = 512,		     /* pieces of frames smaller than this are put together */
 	H2_TAKE_MAX = 64,	     /* pieces that one call hands to a receiver */

@@ -99,7 +99,7 @@ static void linger_late(struct timer *t)
 	struct h2 *h = container_of(t, struct h2, timer);
 	int left = unsent(h);
 
-	if (left >= h->linger_left) {
+	if (left >= h->linger_left || loop_now(h->loop) >= h->linger_until) {
 		h2_die(h, h->why);
 		return;
 	}
@@ -115,6 +115,7 @@ static void linger(struct h2 *h)
 	shutdown(record_fd(h->record), SHUT_WR);
 	timer_cancel(&h->goaway);
 	h->linger_left = unsent(h);
+	h->linger_until = loop_now(h->loop) + H2_LINGER_MAX_MS;
 	timer_set(h->loop, &h->timer, H2_LINGER_MS, linger_late);
 }
 

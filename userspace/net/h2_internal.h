@@ -51,6 +51,7 @@ struct h2 {
 	bool blamed;	 /* GOAWAY with an error was sent, by us or by nghttp2 */
 	bool lingering;	 /* all is said: what comes is thrown away until the peer closes */
 	int linger_left; /* bytes that had not reached the peer when it was last looked at */
+	uint64_t linger_until;
 	bool leaving, told_leaving, shutdown, goaway_sent, dead, told_closed, pinged, saw_idle, too_large, server;
 	const char *why;
 };
