@@ -4,6 +4,7 @@
 mesh that has one valid certificate and half a processor, while another client does 100 exchanges a second. Prints a table for
 Culvert, and for ztunnel beside it where $ZTUNNEL names one, and says which goals were missed. Needs root; in namespaces of its own."""
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -133,7 +134,7 @@ def parse():
 
 def measure_all(options, progress, names, top, results):
     ca = modes.new_ca(f"{top}/ca")
-    with modes.contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         beds = []
         for mode in results:
             progress.say("starting", mode)

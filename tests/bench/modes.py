@@ -138,8 +138,8 @@ class EnvoyBed(Bed):
     """Envoy beside pod a1 with a listener for each port, and beside b1 as HBONE server, both with as many threads as
     ztunnel takes. One target, so nothing on the same node."""
 
-    def _start(self):
-        super()._start()
+    def _begin(self):
+        super()._begin()
         self.proxies = []
         self._run(self.net.pods["b1"], self._server(), 15008)
         self._run(self.net.pods["a1"], self._client(), PORT + 1000)

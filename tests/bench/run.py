@@ -4,6 +4,7 @@
 the other within each round and each load, so that a slow minute of the machine meets them all. Prints a table, writes
 JSON and a plot. Needs root; everything happens in namespaces of its own."""
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -137,7 +138,7 @@ def parse():
 
 def measure_all(run, names, top):
     ca = modes.new_ca(f"{top}/ca")
-    with modes.contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for mode in names:
             run.progress.say("starting", mode)
             try:
