@@ -130,6 +130,7 @@ $(B)/gen/proto/%.o: $(B)/gen/proto/%.c
 
 # --- tests -----------------------------------------------------------------------------------------
 UNIT_SRC := $(wildcard tests/unit/*_test.c)
+BENCH_BIN := $(B)/tests/bench/gen $(B)/tests/bench/server
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(UNIT_SRC))
 # culvertctl without its main().
 CTL_A    := $(B)/libctl.a
@@ -168,12 +169,12 @@ $(FAKES): $(B)/tests/fake/%: tests/fake/%.c $(LIBS_A)
 	$(call say,FAKE)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Itests $(CFLAGS_) -o $@ $< -Wl,--start-group $(LIBS_A) -Wl,--end-group $(LDFLAGS_) $(LIBS_ALL)
-check-e2e: all $(FAKES)
+check-e2e: all $(FAKES) $(BENCH_BIN)
 	@B=$(B) tests/tools/e2e.sh
 # The chart, the image and the systemd unit.
 check-deploy: all
 	@B=$(B) tests/tools/run.sh $(wildcard tests/deploy/*_test.py)
-check-long: all $(FAKES) $(B)/tests/bench/state_bench
+check-long: all $(FAKES) $(BENCH_BIN) $(B)/tests/bench/state_bench
 	@B=$(B) E2E_LOCAL=1 E2E_SHORT=100000 E2E_UPGRADES=10 E2E_KILLS=60 E2E_SANDBOXES=200 E2E_STREAM_KILLS=50 E2E_TTL=60 \
 		E2E_LIMIT=1800 tests/tools/e2e.sh
 	@$(B)/tests/bench/state_bench 50000 5000 5 2000
@@ -204,7 +205,6 @@ fuzz:
 # --- benchmark and demo -------------------------------------------------------------------------------------
 # make bench [ROUNDS=5] [ONLY="direct culvert-bpf"] [LOADS=rr] [ZTUNNEL=/path] [ENVOY=/path] [BASELINE=old.json]
 ROUNDS    ?= 5
-BENCH_BIN := $(B)/tests/bench/gen $(B)/tests/bench/server
 $(BENCH_BIN): $(B)/tests/bench/%: tests/bench/%.c tests/bench/bench.h
 	$(call say,BENCH)
 	@mkdir -p $(@D)

@@ -17,6 +17,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import agents
+from lib.bed import kinds
 from lib.ca import encode, fields
 from lib.net import Network, Unwound, sh
 from lib.rows import Skip, Table, check, equal, until
@@ -210,11 +211,16 @@ class Place(Unwound):
         return "0x111" in (pod or self.pod).run("ip", "rule")
 
 
-def rows(name, some=("bpf", "iptables")):
+STEERINGS = {"bpf": "culvert", "iptables": "culvert-iptables"}
+
+
+def rows(name, some=tuple(STEERINGS)):
     """Every row has a keeper of its own."""
 
     def add(fn):
         for steering in some:
+            if STEERINGS[steering] not in kinds():
+                continue
             T.row(f"{steering}/{name}", lambda s=steering: Place(s))(fn)
         return fn
 

@@ -100,7 +100,8 @@ class Guest:
         accel = self.accel or default_accel(self.kernel)
         append = ["console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "no_timer_check", "tsc=reliable", "nokaslr",
                   f"vm.modules={self.kernel.modules}", f"vm.cwd={os.getcwd()}"]
-        return ["qemu-system-x86_64", "-accel", accel, "-cpu", "max" if accel.startswith("tcg") else "host", "-m", self.memory,
+        return ["setpriv", "--pdeathsig", "KILL",  # it goes with us, whatever ends us
+                "qemu-system-x86_64", "-accel", accel, "-cpu", "max" if accel.startswith("tcg") else "host", "-m", self.memory,
                 "-smp", str(self.cpus), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-kernel", self.kernel.vmlinux, "-initrd", f"{tmp}/initramfs", "-append", " ".join(append),
                 "-serial", f"file:{self.folder}/console", "-serial", f"file:{self.folder}/verdict",
