@@ -14,6 +14,7 @@
 #include "admin/tap.h"
 #include "admin/tap_line.h"
 #include "base/log.h"
+#include "base/qualified.h"
 #include "tap_abi.h"
 
 static const char target[] = "tap";
@@ -94,10 +95,7 @@ static int hear(struct tap_session *s, char buf[TAP_REQUEST_MAX])
 
 static bool is_named(const struct dump_pod *p, const char *text)
 {
-	size_t n = strlen(p->ns);
-
-	return !strcmp(p->uid, text) || !strcmp(p->name, text) ||
-	       (!strncmp(text, p->ns, n) && text[n] == '/' && !strcmp(text + n + 1, p->name));
+	return !strcmp(p->uid, text) || !strcmp(p->name, text) || qualified_is(text, p->ns, p->name);
 }
 
 static const char *choose(struct tap_session *s, const struct tunnel_dump *d, const char *pod)

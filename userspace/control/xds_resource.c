@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/qualified.h"
 #include "control/xds_parts.h"
 #include "proto/xds.pb-c.h"
 
@@ -65,13 +66,6 @@ static uint64_t version_of(const resource *r)
 	return n;
 }
 
-static bool is_called(const char *name, const char *ns, const char *own)
-{
-	size_t len = strlen(ns);
-
-	return !strncmp(name, ns, len) && name[len] == '/' && !strcmp(name + len + 1, own);
-}
-
 static void workload(struct xds_apply *a, const resource *r, const Istio__Workload__Workload *m)
 {
 	char why[XDS_REASON_MAX] = "";
@@ -99,7 +93,7 @@ static void service(struct xds_apply *a, const resource *r, const Istio__Workloa
 
 	if (e) {
 		reject(a, r->name, e, why);
-	} else if (!is_called(r->name, s->ns, s->hostname)) {
+	} else if (!qualified_is(r->name, s->ns, s->hostname)) {
 		service_unref(s);
 		reject(a, r->name, -EINVAL, "the resource's name is not NAMESPACE/HOSTNAME of the service");
 	} else {
@@ -174,7 +168,7 @@ static void authorization(struct xds_apply *a, const resource *r)
 		reject(a, r->name, e, "");
 		return;
 	}
-	if (!is_called(r->name, p->ns, p->name)) {
+	if (!qualified_is(r->name, p->ns, p->name)) {
 		close_off(a, r->name, p->scope, "the resource's name is not NAMESPACE/NAME of the policy");
 		policy_unref(p);
 		return;

@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "base/qualified.h"
 #include "data/tap_hooks.h"
 #include "data/tap_internal.h"
 
@@ -13,9 +14,7 @@
 
 static bool names(const char *text, const char *ns, const char *name)
 {
-	size_t n = strlen(ns);
-
-	return strcmp(text, name) == 0 || (strncmp(text, ns, n) == 0 && text[n] == '/' && !strcmp(text + n + 1, name));
+	return strcmp(text, name) == 0 || qualified_is(text, ns, name);
 }
 
 static bool is_peer(const struct tap *t, const struct conn *c)

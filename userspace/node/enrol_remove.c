@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/qualified.h"
 #include "node/enrol_internal.h"
 
 /* The only one of this NAMESPACE/NAME; NULL, and -ENOTUNIQ where there are more. */
@@ -14,10 +15,8 @@ static struct enrol_pod *pod_named(struct enrol *e, const char *name, int *err)
 
 	list_for_each (l, &e->pods) {
 		struct enrol_pod *p = list_entry(l, struct enrol_pod, link);
-		const struct pod_identity *id = &p->record.identity;
-		size_t n = strlen(id->ns);
 
-		if (strncmp(name, id->ns, n) != 0 || name[n] != '/' || strcmp(name + n + 1, id->name) != 0)
+		if (!qualified_is(name, p->record.identity.ns, p->record.identity.name))
 			continue;
 		if (found)
 			*err = -ENOTUNIQ;
