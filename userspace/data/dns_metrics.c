@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
+#include "data/traffic_labels.h"
 
 static const char target[] = "dns";
 static const char *const label_names[] = {"request_query_type", "request_protocol", "source_canonical_service",
@@ -17,17 +18,12 @@ static const double bounds[] = {0.0005, 0.001, 0.01, 0.1, 1, 5, -1};
 static struct metric_family *requests, *upstream, *failures, *durations;
 static struct metric *dropped, *cached;
 
-static const char *known(const char *s)
-{
-	return s && *s ? s : "unknown";
-}
-
 static struct metric *sample(struct metric_family *family, const struct dns_facts *f)
 {
 	char type[DNS_TYPE_NAME];
 	const char *const values[LABELS] = {dns_type_name(f->q->type, type), f->tcp ? "tcp" : "udp",
-					    known(f->source ? f->source->canonical_name : NULL),
-					    known(f->source ? f->source->canonical_revision : NULL)};
+					    traffic_known(f->source ? f->source->canonical_name : NULL),
+					    traffic_known(f->source ? f->source->canonical_revision : NULL)};
 
 	return metric_get(family, values);
 }

@@ -38,23 +38,18 @@ static const char *const flag_names[] = {
 	[FLAG_CERT_REVOKED] = "CERT_REVOKED",
 };
 
-static const char *known(const char *s)
-{
-	return s && *s ? s : "unknown";
-}
-
 /* The order of a side's eight labels; `principal` is filled in by the caller. */
 static const char **side(const char **v, const char *workload, const char *service, const char *revision,
 			 const char *ns, const char *principal, const char *app, const char *cluster)
 {
-	*v++ = known(workload);
-	*v++ = known(service);
-	*v++ = known(revision);
-	*v++ = known(ns);
-	*v++ = known(principal);
-	*v++ = known(app);
-	*v++ = known(revision);
-	*v++ = known(cluster);
+	*v++ = traffic_known(workload);
+	*v++ = traffic_known(service);
+	*v++ = traffic_known(revision);
+	*v++ = traffic_known(ns);
+	*v++ = traffic_known(principal);
+	*v++ = traffic_known(app);
+	*v++ = traffic_known(revision);
+	*v++ = traffic_known(cluster);
 	return v;
 }
 
@@ -88,18 +83,18 @@ void traffic_labels_fill(struct traffic_labels *l, const struct traffic_facts *f
 
 	*v++ = traffic_reporter_names[f->reporter];
 	v = told_src ? side_baggage(v, &l->baggage, f->baggage, principal) : side_workload(v, src, principal);
-	*v++ = known(f->service ? f->service->hostname : NULL);
-	*v++ = known(f->service ? f->service->ns : NULL);
-	*v++ = known(f->service ? f->service->name : NULL);
+	*v++ = traffic_known(f->service ? f->service->hostname : NULL);
+	*v++ = traffic_known(f->service ? f->service->ns : NULL);
+	*v++ = traffic_known(f->service ? f->service->name : NULL);
 	v = told_dst ? side_baggage(v, &l->baggage, f->baggage, f->dst_identity)
 		     : side_workload(v, dst, principal_of(dst, l->principal));
 	*v++ = "tcp";
 	*v++ = flag_names[flag];
 	*v++ = f->mutual_tls ? "mutual_tls" : "unknown";
-	*v++ = places ? known(src ? src->region : told_src ? b->region : NULL) : NULL;
-	*v++ = places ? known(src ? src->zone : told_src ? b->zone : NULL) : NULL;
-	*v++ = places ? known(dst ? dst->region : told_dst ? b->region : NULL) : NULL;
-	*v++ = places ? known(dst ? dst->zone : told_dst ? b->zone : NULL) : NULL;
+	*v++ = places ? traffic_known(src ? src->region : told_src ? b->region : NULL) : NULL;
+	*v++ = places ? traffic_known(src ? src->zone : told_src ? b->zone : NULL) : NULL;
+	*v++ = places ? traffic_known(dst ? dst->region : told_dst ? b->region : NULL) : NULL;
+	*v++ = places ? traffic_known(dst ? dst->zone : told_dst ? b->zone : NULL) : NULL;
 }
 
 void traffic_lookup_fill(const char *value[TRAFFIC_LOOKUP_LABELS], char principal[IDENTITY_MAX],

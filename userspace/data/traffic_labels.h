@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What traffic.c (counting) asks traffic_labels.c for: names of labels, and their values for a connection. */
+/* What traffic.c and dns_metrics.c (counting) ask traffic_labels.c for: names of labels, and their values for a connection. */
 #pragma once
 #include "data/traffic.h"
 #include "state/identity.h"
@@ -10,6 +10,12 @@ enum { TRAFFIC_LABELS = 27, TRAFFIC_LOOKUP_LABELS = 9 };
 extern const char *const traffic_label_names[TRAFFIC_LABELS + 1];
 extern const char *const traffic_lookup_names[TRAFFIC_LOOKUP_LABELS + 1];
 extern const char *const traffic_reporter_names[2];
+
+/* The value of a label that nothing is known of. */
+static inline const char *traffic_known(const char *s)
+{
+	return s && *s ? s : "unknown";
+}
 
 struct traffic_labels {
 	const char *value[TRAFFIC_LABELS];
