@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "cni_api.h"
 #include "node/kube_rule.h"
 
@@ -152,10 +153,10 @@ static void pause_ms(unsigned ms)
 /* A token that is refused will be refused again, for it is a copy; and so is a certificate. */
 static int decide_in_time(struct question *q, bool *in, char why[POD_WHY_MAX])
 {
-	uint64_t end = api_now_ms() + (uint64_t)(q->ms > 0 ? q->ms : 0), now;
+	uint64_t end = monotonic_ms() + (uint64_t)(q->ms > 0 ? q->ms : 0), now;
 	int e = -ETIMEDOUT;
 
-	while ((now = api_now_ms()) + PAUSE_MS < end && e && e != -EACCES) {
+	while ((now = monotonic_ms()) + PAUSE_MS < end && e && e != -EACCES) {
 		uint64_t deadline = now + API_ANSWER_MS < end ? now + API_ANSWER_MS : end - PAUSE_MS / 2;
 
 		e = decide(q, deadline, in, why);

@@ -8,8 +8,6 @@
 
 enum { API_BODY_MAX = 4 << 20, API_ANSWER_MS = 2500 };
 
-/* CLOCK_MONOTONIC. */
-uint64_t api_now_ms(void);
 /* GETs `path`. 0: the server answered, with `status`; `body` is malloc'ed and terminated. -errno and one line in `why`;
  * -EACCES: it is not whom we trust. */
 int api_get(const struct kube_config *c, const char *path, uint64_t deadline, int *status, char **body, size_t *len,

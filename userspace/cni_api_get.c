@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/addr.h"
+#include "base/monotonic.h"
 #include "cni_api.h"
 
 struct talk {
@@ -32,14 +32,6 @@ static int __attribute__((format(printf, 3, 4))) failed(char why[POD_WHY_MAX], i
 	vsnprintf(why, POD_WHY_MAX, fmt, ap);
 	va_end(ap);
 	return e;
-}
-
-uint64_t api_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 /* --- where it is ---------------------------------------------------------------------------------------------- */
@@ -80,7 +72,7 @@ static int place_read(struct place *p, const char *server, char why[POD_WHY_MAX]
 static int wait_for(const struct talk *t, short events)
 {
 	struct pollfd p = {.fd = t->fd, .events = events};
-	uint64_t now = api_now_ms();
+	uint64_t now = monotonic_ms();
 	int n = now < t->deadline ? poll(&p, 1, (int)(t->deadline - now)) : 0;
 
 	return n > 0 || (n < 0 && errno == EINTR) ? 0 : n ? -errno : -ETIMEDOUT;

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "ctl_abi.h"
 #include "culvertctl.h"
 
@@ -21,19 +22,11 @@ struct buffer {
 	size_t len, cap;
 };
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ll + t.tv_nsec / 1000000;
-}
-
 /* Waits for the descriptor; -ETIMEDOUT. */
 static int await(int fd, short what, long long until)
 {
 	struct pollfd p = {.fd = fd, .events = what};
-	long long left = until - now_ms();
+	long long left = until - monotonic_ms();
 	int n = left > 0 ? poll(&p, 1, (int)left) : 0;
 
 	return n > 0 ? 0 : n == 0 ? -ETIMEDOUT : -errno;
@@ -195,7 +188,7 @@ static void explain(char why[CALL_WHY_MAX], const char *run_dir, const char *soc
 int call(const char *run_dir, const char *socket, const char *method, const char *path, const char *body,
 	 struct call_answer *out, char why[CALL_WHY_MAX])
 {
-	long long begin = now_ms(), until = begin + CALL_DEADLINE_MS;
+	long long begin = monotonic_ms(), until = begin + CALL_DEADLINE_MS;
 	long long first = !strcmp(method, "GET") ? begin + CALL_STATUS_MS : until;
 	struct buffer b = {NULL, 0, 0};
 	char at[512], *request = NULL;
@@ -272,7 +265,7 @@ static void pause_ms(long ms)
 int call_operation(const char *run_dir, const char *path, json_t *body, const char *progress, char why[CALL_WHY_MAX])
 {
 	json_t *o = body ? call_json(run_dir, CTL_SOCKET, "POST", path, body, why) : NULL;
-	long long begin = now_ms(), until = begin + CALL_OPERATION_MS, said = begin;
+	long long begin = monotonic_ms(), until = begin + CALL_OPERATION_MS, said = begin;
 	char ask[64];
 	int e = -EIO;
 
@@ -286,12 +279,12 @@ int call_operation(const char *run_dir, const char *path, json_t *body, const ch
 			snprintf(why, CALL_WHY_MAX, "%.1024s", error ? error : "it failed");
 			break;
 		}
-		if (now_ms() > until) {
+		if (monotonic_ms() > until) {
 			snprintf(why, CALL_WHY_MAX, "the keeper is still at it; see culvertctl pods");
 			break;
 		}
-		if (progress && now_ms() - said >= CALL_PROGRESS_S * 1000) {
-			said = now_ms();
+		if (progress && monotonic_ms() - said >= CALL_PROGRESS_S * 1000) {
+			said = monotonic_ms();
 			fprintf(stderr, "culvertctl: %s (%lld s)\n", progress, (said - begin) / 1000);
 		}
 		pause_ms(ms);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "base/version.h"
 #include "ctl_abi.h"
 #include "culvertctl.h"
@@ -200,14 +201,6 @@ static void find_folders(struct doctor *d, struct places *p)
 	d->bin_dir = p->bin_dir;
 }
 
-static long long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000ll + t.tv_nsec / 1000000;
-}
-
 static void gather(struct doctor *d, struct places *p)
 {
 	const char *bpf_dir = first_set("CULVERT_BPF_DIR", NULL);
@@ -216,14 +209,14 @@ static void gather(struct doctor *d, struct places *p)
 
 	d->bpf_dir = bpf_dir ? bpf_dir : "/sys/fs/bpf/culvert";
 	ask_keeper(d, p);
-	begin = now_ms();
+	begin = monotonic_ms();
 	d->dump = ask(d, CTL_TUNNEL_SOCKET, DUMP_BRIEF, p->tunnel_why);
 	d->keeper_why = p->keeper_why;
 	d->tunnel_why = p->tunnel_why;
 	find_folders(d, p);
 	doctor_kernel_gather(d);
 	doctor_node_gather(d);
-	left = begin + DOCTOR_WAIT_MS - now_ms();
+	left = begin + DOCTOR_WAIT_MS - monotonic_ms();
 	if (d->drops && left > 0)
 		nanosleep(&(struct timespec){left / 1000, left % 1000 * 1000000}, NULL);
 	if (d->drops)

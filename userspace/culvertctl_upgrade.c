@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/monotonic.h"
 #include "ctl_abi.h"
 #include "culvertctl.h"
 
@@ -52,14 +53,6 @@ void draining_connections(const char *run_dir, json_t *generations)
 
 /* --- upgrade -------------------------------------------------------------------------------------------- */
 
-static long long seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec;
-}
-
 static void say_draining(json_t *generations)
 {
 	json_t *g;
@@ -94,14 +87,14 @@ static bool any_drains(json_t *list)
 
 json_t *upgrade_run(const char *run_dir, bool wait, char why[CALL_WHY_MAX])
 {
-	long long said = seconds();
+	int64_t said = monotonic_ms();
 	json_t *list;
 
 	if (call_operation(run_dir, CTL_UPGRADE, json_object(), "the new tunnel is starting", why) < 0)
 		return NULL;
 	for (list = generations(run_dir, why); list && wait && any_drains(list); list = generations(run_dir, why)) {
-		if (seconds() - said >= CALL_PROGRESS_S) {
-			said = seconds();
+		if (monotonic_ms() - said >= CALL_PROGRESS_S * 1000) {
+			said = monotonic_ms();
 			say_draining(list);
 		}
 		json_decref(list);

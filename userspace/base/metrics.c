@@ -9,10 +9,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/list.h"
 #include "base/metrics_internal.h"
+#include "base/monotonic.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list families = {&families, &families};
@@ -194,14 +194,6 @@ void metric_hold(struct metric *m)
 	sample_hold(m);
 }
 
-static unsigned now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (unsigned)t.tv_sec;
-}
-
 static void longest_idle_free(struct metric_family *f)
 {
 	f->n_idle--;
@@ -223,7 +215,7 @@ void metric_drop(struct metric *m)
 
 	if (--m->refs)
 		return;
-	m->idle_since = now_s();
+	m->idle_since = (unsigned)(monotonic_ms() / 1000);
 	list_add_tail(&f->idle, &m->idle);
 	f->n_idle++;
 	for (unsigned i = 0; i < 2 && has_too_many_idle(f, m->idle_since); i++)

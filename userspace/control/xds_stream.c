@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/monotonic.h"
 #include "control/token.h"
 #include "control/xds_internal.h"
 
@@ -27,14 +27,6 @@ static void answer(struct xds *x, const struct xds_result *r)
 		end(x, GRPC_RESOURCE_EXHAUSTED, e == -ENOBUFS ? "istiod does not read its answers" : "out of memory");
 }
 
-static uint64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000;
-}
-
 static void named(void *arg, const char *name, bool removed)
 {
 	xds_demand_named(arg, name, removed);
@@ -45,7 +37,7 @@ static void responded(void *arg, const uint8_t *msg, size_t len)
 	struct xds *x = arg;
 	const struct xds_listener listener = {named, x->demands};
 	struct xds_result r;
-	uint64_t began = now_us();
+	uint64_t began = monotonic_us();
 	int e;
 
 	x->messages++;
@@ -58,7 +50,7 @@ static void responded(void *arg, const uint8_t *msg, size_t len)
 		snprintf(r.why, sizeof r.why, "resources of this type were not asked for");
 	else
 		x->whole &= ~(1u << r.type);
-	xds_answered(x, &r, now_us() - began);
+	xds_answered(x, &r, monotonic_us() - began);
 	answer(x, &r);
 }
 

@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "data/accept.h"
 #include "data/dns_cache.h"
 #include "data/dns_conf.h"
@@ -40,14 +40,6 @@ struct query {
 	size_t len;
 	uint8_t msg[];
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static struct dns_facts facts(const struct dns_question *q, const struct workload *source,
 			      const struct dns_client *from)
@@ -197,7 +189,7 @@ static void resolved(struct dns_upstream *u, uint8_t *msg, size_t len, const cha
 	bool failed = rcode != DNS_NOERROR && rcode != DNS_NXDOMAIN;
 
 	if (!q->plain) {
-		dns_metrics_upstream(&f, (double)(now_ns() - q->since_ns) / 1e9, failed);
+		dns_metrics_upstream(&f, (double)(monotonic_ns() - q->since_ns) / 1e9, failed);
 		dns_log(&f, failed ? "forwarding failed" : "forwarded",
 			failed ? why ? why : "the resolver's own answer" : NULL, msg ? dns_reply_answers(msg) : 0);
 	}
@@ -216,7 +208,7 @@ static void resolved(struct dns_upstream *u, uint8_t *msg, size_t len, const cha
 static void forward(struct query *q, struct workload *source)
 {
 	q->source = source;
-	q->since_ns = now_ns();
+	q->since_ns = monotonic_ns();
 	q->to = resolvers_of(q->post->w, &q->from.path);
 	q->up = (struct dns_upstream){.w = q->post->w,
 				      .pod = q->post->pod,

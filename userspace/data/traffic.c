@@ -10,9 +10,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/list.h"
+#include "base/monotonic.h"
 #include "data/accesslog.h"
 #include "data/traffic_labels.h"
 
@@ -41,14 +41,6 @@ static struct {
 	struct list idle;
 	unsigned n_idle;
 } table = {.lock = PTHREAD_MUTEX_INITIALIZER, .idle = {&table.idle, &table.idle}};
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* --- series: all under the lock ------------------------------------------------------------------------- */
 
@@ -157,7 +149,7 @@ struct traffic *traffic_open(const struct traffic_facts *f)
 	if (!t)
 		return NULL;
 	t->series = series_hold(f, FLAG_NONE);
-	t->opened_ms = now_ms();
+	t->opened_ms = monotonic_ms();
 	metric_add(series_metric(t->series, OPENED), 1);
 	metric_add(series_metric(t->series, RECEIVED), 0);
 	metric_add(series_metric(t->series, SENT), 0);
@@ -185,7 +177,7 @@ void traffic_close(struct traffic *t, const struct traffic_facts *f, enum traffi
 	static const struct traffic unknown;
 	const struct traffic *seen = t ? t : &unknown;
 	struct series *s = series_hold(f, flag);
-	uint64_t now = now_ms();
+	uint64_t now = monotonic_ms();
 
 	metric_add(series_metric(s, CLOSED), 1);
 	if (flag != FLAG_NONE)

@@ -6,9 +6,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "loop/wheel.h"
 
 struct loop {
@@ -25,14 +25,6 @@ struct loop {
 	pthread_mutex_t lock;
 	struct msg *head, **tail;
 };
-
-static uint64_t clock_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
 
 static void wake(struct loop *l)
 {
@@ -75,7 +67,7 @@ struct loop *loop_new(void)
 		return NULL;
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	l->now = clock_ms();
+	l->now = monotonic_ms();
 	wheel_init(&l->wheel, l->now / LOOP_TICK_MS);
 	list_init(&l->tasks);
 	pthread_mutex_init(&l->lock, NULL);
@@ -218,7 +210,7 @@ void timer_set(struct loop *l, struct timer *t, uint64_t after_ms, void (*fire)(
 {
 	timer_cancel(t);
 	if (!l->running)
-		l->now = clock_ms(); /* nobody else keeps it up to date */
+		l->now = monotonic_ms(); /* nobody else keeps it up to date */
 	t->fire = fire;
 	wheel_add(&l->wheel, t, (l->now + after_ms) / LOOP_TICK_MS + 1);
 }
@@ -290,7 +282,7 @@ void loop_run(struct loop *l)
 			l->n_ev = 0; /* EINTR */
 		if (l->turn)
 			l->turn(l->turn_arg, false);
-		l->now = clock_ms();
+		l->now = monotonic_ms();
 		wheel_serve(&l->wheel, l->now / LOOP_TICK_MS);
 		serve_descriptors(l);
 		serve_tasks(l);

@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/monotonic.h"
 
 int trial_fails(struct trial *t, int err, const char *fmt, ...)
 {
@@ -27,22 +28,14 @@ int trial_fails(struct trial *t, int err, const char *fmt, ...)
 
 /* --- the connection ------------------------------------------------------------------------------------- */
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 bool trial_readable(struct trial *t, int fd)
 {
 	struct probe *p = t->probe;
 	struct pollfd pfd = {.fd = fd, .events = POLLIN};
-	int64_t began = now_ms();
+	int64_t began = monotonic_ms();
 	bool ready = p->left_ms > 0 && poll(&pfd, 1, p->left_ms) == 1;
 
-	p->left_ms -= (int)(now_ms() - began);
+	p->left_ms -= (int)(monotonic_ms() - began);
 	return ready;
 }
 

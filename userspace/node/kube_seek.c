@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/log.h"
+#include "base/monotonic.h"
 #include "node/kube_internal.h"
 #include "node/kube_netns.h"
 
@@ -53,14 +53,6 @@ static void take_found(struct kube_pod *p, const struct kube_sought *s)
 	list_add_tail(&k->to_enrol, &p->sought);
 }
 
-static uint64_t clock_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 static unsigned batch_take(struct kube *k, struct kube_pod *pod[BATCH_MAX], struct kube_sought *s)
 {
 	unsigned n = 0;
@@ -83,11 +75,11 @@ static void batch_over(struct timer *t)
 	struct kube *k = container_of(t, struct kube, batch);
 	struct kube_sought *s = calloc(BATCH_MAX, sizeof *s);
 	struct kube_pod *pod[BATCH_MAX];
-	uint64_t before = clock_us();
+	uint64_t before = monotonic_us();
 	unsigned n = s ? batch_take(k, pod, s) : 0;
 	int e = s ? kube_netns_find(k->o.proc, s, n) : -ENOMEM;
 
-	k->batch_gap_ms = (clock_us() - before) * BATCH_SHARE / 1000;
+	k->batch_gap_ms = (monotonic_us() - before) * BATCH_SHARE / 1000;
 	for (unsigned i = 0; i < n; i++) {
 		if (e)
 			kube_pod_fails(pod[i], "the host's /proc cannot be read");

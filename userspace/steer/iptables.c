@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "ports.h"
 #include "steer/rtnl.h"
 
@@ -251,7 +252,7 @@ static bool has_ipv6(void)
 int iptables_apply(int netns_fd, const struct netns_id *ns, const struct steer_config *c, bool ipv6,
 		   char why[STEER_WHY_MAX])
 {
-	int64_t deadline = iptables_now_ms() + STEER_DEADLINE_MS - IPTABLES_UNDO_MS;
+	int64_t deadline = monotonic_ms() + STEER_DEADLINE_MS - IPTABLES_UNDO_MS;
 	struct survey s;
 	bool was_there;
 	char ignored[STEER_WHY_MAX];
@@ -270,7 +271,7 @@ int iptables_apply(int netns_fd, const struct netns_id *ns, const struct steer_c
 			if (s.family[v])
 				e = apply_family(&s, v, c, deadline, why);
 		if (e && !holds_any(&s))
-			(void)remove_all(ipv6, iptables_now_ms() + IPTABLES_UNDO_MS, ignored);
+			(void)remove_all(ipv6, monotonic_ms() + IPTABLES_UNDO_MS, ignored);
 	}
 	leave(was_there);
 	return e;
@@ -292,7 +293,7 @@ static int stop_all(const struct survey *s, int64_t deadline, char why[STEER_WHY
 
 int iptables_stop(int netns_fd, const struct netns_id *ns, char why[STEER_WHY_MAX])
 {
-	int64_t deadline = iptables_now_ms() + STEER_DEADLINE_MS;
+	int64_t deadline = monotonic_ms() + STEER_DEADLINE_MS;
 	struct survey s;
 	bool was_there;
 	int e = enter(netns_fd, ns, &was_there, why);
@@ -313,7 +314,7 @@ int iptables_remove(int netns_fd, const struct netns_id *ns, char why[STEER_WHY_
 
 	if (e)
 		return e;
-	e = remove_all(has_ipv6(), iptables_now_ms() + STEER_DEADLINE_MS, why);
+	e = remove_all(has_ipv6(), monotonic_ms() + STEER_DEADLINE_MS, why);
 	leave(was_there);
 	return e;
 }
@@ -326,7 +327,7 @@ int iptables_present(int netns_fd, const struct netns_id *ns, char why[STEER_WHY
 
 	if (e)
 		return e;
-	e = look(&s, has_ipv6(), iptables_now_ms() + STEER_DEADLINE_MS, why);
+	e = look(&s, has_ipv6(), monotonic_ms() + STEER_DEADLINE_MS, why);
 	leave(was_there);
 	return e ? e : holds_any(&s);
 }

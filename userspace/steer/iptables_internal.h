@@ -43,4 +43,3 @@ void iptables_write_tidying(struct iptables_text *t, const struct iptables_found
  * was killed at `deadline_ms` (CLOCK_MONOTONIC); -EPROTO: it failed, and `why` is what it said; or another -errno. */
 int iptables_run(const char *const argv[], const char *input, size_t len, void (*line)(void *arg, const char *line),
 		 void *arg, int64_t deadline_ms, char why[STEER_WHY_MAX]);
-int64_t iptables_now_ms(void);

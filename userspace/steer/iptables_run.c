@@ -13,9 +13,9 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/monotonic.h"
 #include "base/spawn.h"
 
 enum { OUT, ERR, EXIT, WATCHED };
@@ -30,14 +30,6 @@ struct run {
 	void (*on_line)(void *arg, const char *line);
 	void *arg;
 };
-
-int64_t iptables_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
-}
 
 static bool find_in(const char *dir, size_t len, const char *name, char path[256])
 {
@@ -163,7 +155,7 @@ static int watch(struct run *r, int64_t deadline)
 
 	while (!ended) {
 		struct pollfd p[WATCHED] = {{r->in[OUT], POLLIN}, {r->in[ERR], POLLIN}, {r->pidfd, POLLIN}};
-		int64_t left = deadline - iptables_now_ms();
+		int64_t left = deadline - monotonic_ms();
 		int n = left > 0 ? poll(p, WATCHED, (int)left) : 0;
 
 		if (n < 0 && errno != EINTR)
