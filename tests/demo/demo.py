@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -273,10 +272,7 @@ class Demo:
             return
         self.step("Kill -9 of everything on node-1: no agent, and no plaintext either")
         agent = self.agents[0]
-        for pid in agent.processes():
-            os.kill(pid, signal.SIGKILL)
-        agent.process.wait()
-        wait_for(lambda: not agent.processes(), "the agent to be gone")
+        agent.kill_all()
         with self.capture("dead") as read:
             attempt = subprocess.Popen(["ip", "netns", "exec", self.client.ns, "curl", "-sS", "--noproxy", "*",
                                         "--max-time", "30", f"http://{self.web.ip4}:{HTTP}/patient"],

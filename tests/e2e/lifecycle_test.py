@@ -318,11 +318,7 @@ def killed_all(bed):
     the restart."""
     agent = bed.a1.node.agent
     with bed.b1.listen(8081) as listener:
-        for pid in agent.processes():
-            os.kill(pid, signal.SIGKILL)
-        agent.process.wait()
-        # A process that ends loses its environment before its sockets.
-        until(lambda: not bed.a1.run("ss", "-Hlnt", "sport", "=", ":15001"), "all to be gone")
+        agent.kill_all()
         attempt = traffic.Task(lambda: bed.a1.connect(bed.b1.ip4, 8081, timeout=40))
         listener.settimeout(2.5)
         try:

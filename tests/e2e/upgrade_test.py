@@ -662,10 +662,7 @@ def kill_keeper(agent):
 def blocked(bed):
     """It took one while both were away: its pod is not regained until it lets go, and the log names the pod."""
     agent = bed.a1.node.agent
-    for pid in agent.processes():
-        os.kill(pid, signal.SIGKILL)
-    agent.process.wait()
-    until(lambda: not agent.processes(), "both to be gone")
+    agent.kill_all()
     state = lambda: {p["name"]: p["state"] for p in agent.status("pods")["pods"]}
     with bed.a2.listen(15006):
         agent.spawn([agent.culvertd])

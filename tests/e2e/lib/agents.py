@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 
@@ -275,6 +276,16 @@ class Culvert(Agent):
             except OSError:
                 pass  # gone meanwhile
         return out
+
+    def kill_all(self):
+        """Keeper and tunnel end by SIGKILL; returns when their sockets are closed, which takes longer than their names to go."""
+        ends = [os.pidfd_open(pid) for pid in self.processes()]
+        for end in ends:
+            signal.pidfd_send_signal(end, signal.SIGKILL)
+        for end in ends:
+            check(select.select([end], [], [], STOP_DEADLINE)[0], "a process did not end")
+            os.close(end)
+        self.process.wait()
 
     def tunnel_pid(self):
         return until(lambda: self.processes("tunnel"), "a tunnel")[0]
