@@ -36,11 +36,15 @@ class Result:
 
 
 class Guest:
+    """`swift`: spares what an emulated CPU is slow at, string instructions (byte by byte) and mitigations: for whoever counts
+    instructions a guest has to be as it is on hardware."""
+
     def __init__(self, kernel, command, folder, *, timeout=600, memory="2G", cpus=1, accel=None, qemu=(), env=None,
-                 echo=None):
+                 echo=None, swift=True):
         self.kernel, self.command, self.folder, self.timeout = kernel, command, folder, timeout
         self.memory, self.cpus, self.accel, self.qemu = memory, cpus, accel, list(qemu)
         self.env, self.echo, self.process, self.lines, self.ended = env or {}, echo, None, 0, False
+        self.swift = swift
 
     def run(self):
         """A guest whose first line never came is started once more: QEMU's fault more often than the kernel's."""
@@ -99,9 +103,10 @@ class Guest:
     def argv(self, tmp):
         accel = self.accel or default_accel(self.kernel)
         append = ["console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "no_timer_check", "tsc=reliable", "nokaslr",
-                  f"vm.modules={self.kernel.modules}", f"vm.cwd={os.getcwd()}"]
+                  f"vm.modules={self.kernel.modules}", f"vm.cwd={os.getcwd()}", *["mitigations=off"] * self.swift]
+        cpu = "max,-erms,-fsrm" if self.swift else "max"
         return ["setpriv", "--pdeathsig", "KILL",  # it goes with us, whatever ends us
-                "qemu-system-x86_64", "-accel", accel, "-cpu", "max" if accel.startswith("tcg") else "host", "-m", self.memory,
+                "qemu-system-x86_64", "-accel", accel, "-cpu", cpu if accel.startswith("tcg") else "host", "-m", self.memory,
                 "-smp", str(self.cpus), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-kernel", self.kernel.vmlinux, "-initrd", f"{tmp}/initramfs", "-append", " ".join(append),
                 "-serial", f"file:{self.folder}/console", "-serial", f"file:{self.folder}/verdict",
