@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of an inner tunnel: outer stream answered -> credential -> TLS -> HTTP/2 -> its one stream has ended -> outer
- * stream ended. A gateway that ends or resets the outer stream cuts the inner TLS short, which resets the application. */
+/* The life of an inner tunnel: outer stream answered -> a tunnel's client (client.h) within it -> its one stream has
+ * ended -> outer stream ended. A gateway that ends or resets the outer stream cuts the inner TLS short, which resets the
+ * application. */
 #include "data/nested.h"
 
 #include <errno.h>
@@ -8,11 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "data/certs.h"
+#include "data/client.h"
 #include "data/revoke.h"
-#include "net/tls.h"
 
 enum { NESTED_WHY_MAX = 320 };
 
@@ -21,34 +20,28 @@ struct nested {
 	struct worker *w;
 	const struct nested_ops *ops;
 	void *owner; /* NULL: it has gone */
-	char *self, *expect[ROUTE_SANS_MAX];
-	unsigned n_expect;
+	char *self;
 	struct leg outer;
 	bool outer_open;
-	struct cert_request *cert;
-	struct tls_id *id;
-	struct io io; /* the inner end of the pair, until the record has it */
-	struct tls_handshake *tls;
-	struct rstr *peer;
-	struct crl_path *path; /* of the peer; or NULL */
-	struct h2 *h2;
+	struct client client;
 	bool h2_over;
-	struct timer timer; /* for the answer, the handshake; at the end for the outer stream */
+	struct timer timer; /* for the answer; at the end for the outer stream */
 	struct task turn;
 };
 
 /* --- the end -------------------------------------------------------------------------------------------- */
+
+static struct nested *nested_of(struct client *c)
+{
+	return container_of(c, struct nested, client);
+}
 
 static void nested_free(struct nested *n)
 {
 	list_del(&n->link);
 	timer_cancel(&n->timer);
 	task_cancel(&n->turn);
-	for (unsigned i = 0; i < n->n_expect; i++)
-		free(n->expect[i]);
-	rstr_unref(n->peer);
-	crl_path_free(n->path);
-	tls_id_unref(n->id);
+	client_free(&n->client);
 	free(n->self);
 	free(n);
 }
@@ -67,13 +60,13 @@ static void settle(struct task *t)
 {
 	struct nested *n = container_of(t, struct nested, turn);
 
-	if (n->h2 && n->h2_over && !h2_streams(n->h2)) {
-		h2_free(n->h2); /* closes its end of the pair: the outer stream ends too */
-		n->h2 = NULL;
+	if (n->client.h2 && n->h2_over && !h2_streams(n->client.h2)) {
+		h2_free(n->client.h2); /* closes its end of the pair: the outer stream ends too */
+		n->client.h2 = NULL;
 		if (n->outer_open)
 			timer_set(n->w->loop, &n->timer, NESTED_LINGER_MS, outer_late);
 	}
-	if (!n->owner && !n->h2 && !n->outer_open)
+	if (!n->owner && !n->client.h2 && !n->outer_open)
 		nested_free(n);
 }
 
@@ -87,13 +80,7 @@ static void abandon(struct nested *n)
 {
 	n->owner = NULL;
 	timer_cancel(&n->timer);
-	if (n->cert)
-		n->cert->owner = NULL;
-	n->cert = NULL;
-	tls_handshake_free(n->tls);
-	n->tls = NULL;
-	if (n->io.fd >= 0)
-		io_close(n->w->loop, &n->io);
+	client_stop(&n->client);
 	if (n->outer_open)
 		leg_kill(&n->outer, NGHTTP2_CANCEL);
 	n->outer_open = false;
@@ -113,23 +100,23 @@ void nested_close(struct nested *n)
 {
 	if (!n)
 		return;
-	if (!n->h2) {
+	if (!n->client.h2) {
 		abandon(n);
 		return;
 	}
 	n->owner = NULL;
-	h2_shutdown(n->h2, false);
+	h2_shutdown(n->client.h2, false);
 	settle_soon(n);
 }
 
 static void cut(struct nested *n)
 {
-	if (!n->h2) {
+	if (!n->client.h2) {
 		if (n->owner)
 			fail(n, FLAG_CERT_REVOKED, REVOKED_TEXT, false);
 		return;
 	}
-	h2_cut(n->h2);
+	h2_cut(n->client.h2);
 	if (n->outer_open)
 		leg_kill(&n->outer, NGHTTP2_CANCEL);
 	n->outer_open = false;
@@ -142,7 +129,8 @@ void nested_revoke(struct worker *w)
 		struct nested *n = list_entry(pos, struct nested, link);
 		const struct h2 *outer = n->outer_open ? n->outer.stream.h2 : NULL;
 
-		if ((outer && h2_is_cut(outer)) || (n->h2 && !h2_is_cut(n->h2) && revoke_due(REPORT_SOURCE, n->path)))
+		if ((outer && h2_is_cut(outer)) ||
+		    (n->client.h2 && !h2_is_cut(n->client.h2) && revoke_due(REPORT_SOURCE, n->client.path)))
 			cut(n);
 	}
 }
@@ -152,8 +140,8 @@ void nested_free_all(struct worker *w)
 	while (!list_empty(&w->nested)) {
 		struct nested *n = list_entry(w->nested.next, struct nested, link);
 
-		h2_free(n->h2);
-		n->h2 = NULL;
+		h2_free(n->client.h2);
+		n->client.h2 = NULL;
 		abandon(n);
 		nested_free(n);
 	}
@@ -163,7 +151,7 @@ void nested_free_all(struct worker *w)
 
 static void on_closed(struct h2 *h, const char *why)
 {
-	struct nested *n = h2_owner(h);
+	struct nested *n = nested_of(h2_owner(h));
 
 	n->h2_over = true;
 	settle_soon(n);
@@ -171,104 +159,43 @@ static void on_closed(struct h2 *h, const char *why)
 
 static void on_idle(struct h2 *h)
 {
-	settle_soon(h2_owner(h));
+	settle_soon(nested_of(h2_owner(h)));
 }
 
 static const struct h2_ops h2_ops = {.closed = on_closed, .idle = on_idle};
 
-static void handshake_done(struct nested *n)
+static void client_up(struct client *c)
 {
-	struct record *r;
+	struct nested *n = nested_of(c);
 
-	io_stop(n->w->loop, &n->io);
-	if (!revoke_follow(REPORT_SOURCE, n->tls, &n->path)) {
-		fail(n, FLAG_CERT_REVOKED, REVOKED_TEXT, false);
-		return;
-	}
-	n->peer = rstr_new(tls_peer(n->tls));
-	r = n->peer ? tls_handshake_finish(n->tls, n->w->records) : NULL;
-	if (!r) {
-		fail(n, FLAG_TLS_FAILURE, "out of memory", false);
-		return;
-	}
-	n->io.fd = -1;
-	tls_handshake_free(n->tls);
-	n->tls = NULL;
-	timer_cancel(&n->timer);
-	n->h2 = h2_new(n->w->loop, r, false, NULL, &h2_ops, n);
-	if (!n->h2) {
-		record_free(r);
-		fail(n, FLAG_H2_FAILURE, "out of memory", false);
-		return;
-	}
-	n->ops->up(n->owner, n->h2, n->peer);
+	n->ops->up(n->owner, c->h2, c->peer);
 }
 
-static void tls_ready(struct io *io, uint32_t events)
+static void client_failed(struct client *c, enum traffic_flag flag, const char *why)
 {
-	struct nested *n = container_of(io, struct nested, io);
-	char why[NESTED_WHY_MAX];
-	uint32_t want = 0;
-	int e = tls_handshake_step(n->tls, &want);
-
-	if (e == 0) {
-		handshake_done(n);
-	} else if (e != -EAGAIN || io_want(n->w->loop, io, want) < 0) {
-		revoke_refused(REPORT_SOURCE, n->tls);
-		snprintf(why, sizeof why, "TLS handshake beyond the network gateway failed: %s", tls_reason(n->tls));
-		fail(n, FLAG_TLS_FAILURE, why, false);
-	}
+	fail(nested_of(c), flag, why, false);
 }
 
-static void tls_late(struct timer *t)
+static void client_ready(struct client *c)
 {
-	fail(container_of(t, struct nested, timer), FLAG_TLS_FAILURE,
-	     "TLS handshake beyond the network gateway timed out", false);
-}
-
-static void handshake(struct nested *n)
-{
-	n->tls = tls_client(n->io.fd, n->id, (const char *const *)n->expect, n->n_expect);
-	if (!n->tls) {
-		fail(n, FLAG_TLS_FAILURE, "out of memory", false);
-		return;
-	}
-	timer_set(n->w->loop, &n->timer, DATA_HANDSHAKE_MS, tls_late);
-	tls_ready(&n->io, 0);
-}
-
-static void have_cert(struct cert_request *r)
-{
-	struct nested *n = cert_owner(r);
-	char why[CERT_ANSWER_MAX];
-
-	if (!n)
-		return;
-	n->cert = NULL;
-	n->id = cert_answer(r, why);
-	if (n->id)
-		handshake(n);
-	else
-		fail(n, FLAG_IDENTITY, why, false);
-}
-
-/* --- the outer stream ----------------------------------------------------------------------------------- */
-
-static void join(struct nested *n)
-{
+	struct nested *n = nested_of(c);
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0) {
 		fail(n, FLAG_CONNECT, strerror(errno), false);
 		return;
 	}
-	io_init(&n->io, pair[0], tls_ready);
 	leg_join(&n->outer, pair[1]);
-	if (cert_ask(n->w->o->certs, n->self, n->w->loop, n, have_cert, &n->id, &n->cert) < 0)
-		fail(n, FLAG_IDENTITY, "out of memory", false);
-	else if (n->id)
-		handshake(n);
+	client_connected(c, pair[0]);
 }
+
+static const struct client_ops client_ops = {.h2 = &h2_ops,
+					     .where = " beyond the network gateway",
+					     .ready = client_ready,
+					     .up = client_up,
+					     .failed = client_failed};
+
+/* --- the outer stream ----------------------------------------------------------------------------------- */
 
 static void outer_response(void *owner, const struct h2_headers *h)
 {
@@ -277,7 +204,7 @@ static void outer_response(void *owner, const struct h2_headers *h)
 
 	timer_cancel(&n->timer);
 	if (h->status == 200) {
-		join(n);
+		client_start(&n->client, n->self);
 		return;
 	}
 	snprintf(why, sizeof why, "http status of the network gateway: %d", h->status);
@@ -295,7 +222,7 @@ static void outer_done(void *owner, const char *why, bool refused)
 	struct nested *n = owner;
 
 	n->outer_open = false;
-	if (n->owner && !n->h2)
+	if (n->owner && !n->client.h2)
 		fail(n, FLAG_CONNECT, why ? why : "the network gateway has closed the stream", refused);
 	else
 		settle_soon(n);
@@ -311,16 +238,6 @@ static void response_late(struct timer *t)
 
 /* --- the beginning -------------------------------------------------------------------------------------- */
 
-static bool copy_peers(struct nested *n, const struct route_peers *expect)
-{
-	for (; n->n_expect < expect->n; n->n_expect++) {
-		n->expect[n->n_expect] = strdup(expect->id[n->n_expect]);
-		if (!n->expect[n->n_expect])
-			return false;
-	}
-	return true;
-}
-
 struct nested *nested_new(struct worker *w, const char *self, const struct route_peers *expect,
 			  const struct nested_ops *ops, void *owner)
 {
@@ -331,10 +248,9 @@ struct nested *nested_new(struct worker *w, const char *self, const struct route
 	n->w = w;
 	n->ops = ops;
 	n->owner = owner;
-	n->io.fd = -1;
 	list_add_tail(&w->nested, &n->link);
 	n->self = strdup(self);
-	if (!n->self || !copy_peers(n, expect)) {
+	if (client_init(&n->client, w, &client_ops, expect) < 0 || !n->self) {
 		nested_free(n);
 		return NULL;
 	}

@@ -21,39 +21,12 @@ bool pool_has_sibling(const struct pool_conn *c)
 	list_for_each (pos, bucket_of(c->pool, c->pod, &c->to)) {
 		struct pool_conn *k = list_entry(pos, struct pool_conn, link);
 
-		if (k != c && k->pod == c->pod && endpoint_eq(&k->to, &c->to) && !strcmp(k->expect, c->expect) &&
-		    k->stage == STAGE_UP && h2_open_for_streams(k->h2, c->pool->w->o->pool_streams))
+		if (k != c && k->pod == c->pod && endpoint_eq(&k->to, &c->to) &&
+		    !strcmp(k->client.expect, c->client.expect) && k->stage == STAGE_UP &&
+		    h2_open_for_streams(k->client.h2, c->pool->w->o->pool_streams))
 			return true;
 	}
 	return false;
-}
-
-static char *expect_text(const struct route *route)
-{
-	size_t len = 1;
-	char *text, *p;
-
-	for (unsigned i = 0; i < route->expect.n; i++)
-		len += strlen(route->expect.id[i]) + 1;
-	text = p = malloc(len);
-	if (!text)
-		return NULL;
-	for (unsigned i = 0; i < route->expect.n; i++)
-		p = stpcpy(stpcpy(p, route->expect.id[i]), "\n");
-	*p = '\0';
-	return text;
-}
-
-static bool expect_same(const char *text, const struct route *route)
-{
-	for (unsigned i = 0; i < route->expect.n; i++) {
-		size_t n = strlen(route->expect.id[i]);
-
-		if (strncmp(text, route->expect.id[i], n) != 0 || text[n] != '\n')
-			return false;
-		text += n + 1;
-	}
-	return !*text;
 }
 
 static struct pool_conn *conn_new(struct pool *p, struct list *bucket, struct pod *pod, const struct route *route)
@@ -62,15 +35,14 @@ static struct pool_conn *conn_new(struct pool *p, struct list *bucket, struct po
 
 	if (!c)
 		return NULL;
-	c->expect = expect_text(route);
-	if (!c->expect) {
+	if (client_init(&c->client, p->w, &pool_client_ops, &route->expect) < 0) {
 		free(c);
 		return NULL;
 	}
 	c->pool = p;
 	c->pod = pod_ref(pod);
 	c->to = route->next_hop;
-	c->io.fd = c->dial.io.fd = -1;
+	c->dial.io.fd = -1;
 	list_init(&c->waiters);
 	list_add(bucket, &c->link);
 	p->n_conns++;
@@ -80,7 +52,7 @@ static struct pool_conn *conn_new(struct pool *p, struct list *bucket, struct po
 static bool usable(const struct pool_conn *c, unsigned max)
 {
 	if (c->stage == STAGE_UP)
-		return h2_open_for_streams(c->h2, max);
+		return h2_open_for_streams(c->client.h2, max);
 	return c->n_waiters < max;
 }
 
@@ -96,15 +68,15 @@ void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, const
 	list_for_each (pos, bucket) {
 		struct pool_conn *k = list_entry(pos, struct pool_conn, link);
 
-		if (k->pod == pod && endpoint_eq(&k->to, &route->next_hop) && expect_same(k->expect, route) &&
-		    usable(k, p->w->o->pool_streams)) {
+		if (k->pod == pod && endpoint_eq(&k->to, &route->next_hop) &&
+		    client_expects(&k->client, &route->expect) && usable(k, p->w->o->pool_streams)) {
 			c = k;
 			break;
 		}
 	}
 	if (c && c->stage == STAGE_UP) { /* its idle timer does nothing while it has streams */
-		r->fresh = !h2_greeted(c->h2);
-		r->done(r, c->h2, FLAG_NONE, NULL);
+		r->fresh = !h2_greeted(c->client.h2);
+		r->done(r, c->client.h2, FLAG_NONE, NULL);
 		return;
 	}
 	if (c) {
@@ -119,7 +91,7 @@ void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, const
 	}
 	list_add_tail(&c->waiters, &r->link);
 	c->n_waiters++;
-	pool_conn_start(c, self);
+	client_start(&c->client, self);
 }
 
 void pool_cancel(struct pool_request *r)
@@ -130,7 +102,7 @@ void pool_cancel(struct pool_request *r)
 
 struct rstr *pool_peer(const struct h2 *h)
 {
-	return ((struct pool_conn *)h2_owner(h))->peer;
+	return ((struct client *)h2_owner(h))->peer;
 }
 
 static void each_conn(struct pool *p, void (*each)(struct pool_conn *c, const void *arg), const void *arg)
@@ -145,7 +117,7 @@ static void drop(struct pool_conn *c, const void *pod)
 	if (c->pod != pod)
 		return;
 	if (c->stage == STAGE_UP)
-		h2_shutdown(c->h2, false);
+		h2_shutdown(c->client.h2, false);
 	else
 		pool_conn_end(c, FLAG_CONNECT, "the pod is being removed");
 }
@@ -157,8 +129,8 @@ void pool_drop_pod(struct pool *p, const struct pod *pod)
 
 static void cut_if_due(struct pool_conn *c, const void *arg)
 {
-	if (c->stage == STAGE_UP && !h2_is_cut(c->h2) && revoke_due(REPORT_SOURCE, c->path))
-		h2_cut(c->h2);
+	if (c->stage == STAGE_UP && !h2_is_cut(c->client.h2) && revoke_due(REPORT_SOURCE, c->client.path))
+		h2_cut(c->client.h2);
 }
 
 void pool_revoke(struct pool *p)
@@ -168,8 +140,8 @@ void pool_revoke(struct pool *p)
 
 static void leave(struct pool_conn *c, const void *arg)
 {
-	if (c->stage == STAGE_UP && !h2_streams(c->h2))
-		h2_shutdown(c->h2, false);
+	if (c->stage == STAGE_UP && !h2_streams(c->client.h2))
+		h2_shutdown(c->client.h2, false);
 }
 
 void pool_drain(struct pool *p)
