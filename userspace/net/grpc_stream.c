@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "net/grpc_internal.h"
 
 enum { OUT_KEEP = 64 << 10 }; /* bytes of room that a call keeps when all was sent */
@@ -82,24 +83,15 @@ static unsigned number(const uint8_t *v, size_t len)
 	return len ? n : 0xffff;
 }
 
-static int hex(uint8_t c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-}
-
 /* grpc-message is percent-encoded; what is not printable does not reach a log line. */
 static void message_decode(char out[GRPC_WHY_MAX], const uint8_t *v, size_t len)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; i < len && n < GRPC_WHY_MAX - 1; i++) {
-		int c = v[i];
-
-		if (c == '%' && i + 2 < len && hex(v[i + 1]) >= 0 && hex(v[i + 2]) >= 0) {
-			c = hex(v[i + 1]) << 4 | hex(v[i + 2]);
-			i += 2;
-		}
-		out[n++] = c < 0x20 || c == 0x7f ? ' ' : (char)c;
+	for (size_t i = 0; i < len && n < GRPC_WHY_MAX - 1; n++) {
+		i += percent_next((const char *)v + i, len - i, &out[n]);
+		if ((uint8_t)out[n] < 0x20 || out[n] == 0x7f)
+			out[n] = ' ';
 	}
 	out[n] = 0;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/hex.h"
 #include "net/http.h"
 
 void http_text(struct http_response *out, int status, const char *fmt, ...)
@@ -26,27 +27,16 @@ void http_text(struct http_response *out, int status, const char *fmt, ...)
 
 /* --- query parameters ----------------------------------------------------------------------------------- */
 
-static int digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* A %00 ends the value: nothing here knows what to do with what comes after. */
 static void decode(const char *p, size_t n, char *buf, size_t len)
 {
 	size_t out = 0;
 
-	for (size_t i = 0; i < n && out + 1 < len; i++) {
-		char c = p[i] == '+' ? ' ' : p[i];
-
-		if (c == '%' && i + 2 < n && digit(p[i + 1]) >= 0 && digit(p[i + 2]) >= 0) {
-			c = (char)(digit(p[i + 1]) << 4 | digit(p[i + 2]));
-			i += 2;
-		}
-		buf[out++] = c;
+	for (size_t i = 0, used; i < n && out + 1 < len; i += used) {
+		used = percent_next(p + i, n - i, &buf[out]);
+		if (used == 1 && buf[out] == '+')
+			buf[out] = ' ';
+		out++;
 	}
 	buf[out] = '\0';
 }

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/hex.h"
+
 static const unsigned char alpn_h2[] = {2, 'h', '2'};
 
 /* A client that names protocols must name ours; one that names none never gets here and is taken to speak
@@ -24,17 +26,6 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 			return SSL_TLSEXT_ERR_OK;
 		}
 	return SSL_TLSEXT_ERR_ALERT_FATAL;
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 /* LABEL CLIENT_RANDOM SECRET, the latter two in hexadecimal. */
