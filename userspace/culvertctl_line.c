@@ -125,10 +125,8 @@ const struct command *line_read(struct options *o, const struct command *all, un
 
 	*o = (struct options){.run_dir = env && *env ? env : CTL_RUN_DIR};
 	*status = 0;
-	if (argc == 2 && !strcmp(argv[1], "--version")) {
-		printf("culvert %s\n", CULVERT_VERSION);
+	if (argc == 2 && version_told(argv[1]))
 		return NULL;
-	}
 	*status = words_read(&l, argc, argv);
 	if (*status)
 		return NULL;

@@ -17,7 +17,7 @@ static const char help[] =
 	"  culvertd node [FLAGS]    the keeper alone (takes the place of istio-cni's node agent)\n"
 	"  culvertd tunnel [FLAGS]  the tunnel alone (takes ztunnel's place)\n"
 	"  culvertd proxy ztunnel   the same: how Istio's chart calls its image\n"
-	"  culvertd --version\n"
+	"  culvertd --version       or version, also behind node and tunnel\n"
 	"\n"
 	"Each has a --help of its own: culvertd node --help, culvertd tunnel --help. Without a word before them, FLAGS "
 	"are\n"
@@ -74,10 +74,8 @@ int main(int argc, char **argv)
 		fputs(help, stdout);
 		return 0;
 	}
-	if (!strcmp(word, "--version")) {
-		printf("culvert %s\n", CULVERT_VERSION);
+	if (version_told(word))
 		return 0;
-	}
 	if (!strcmp(word, "node"))
 		return become("culvert-keeper", (char *)"node", argc - 2, argv + 2);
 	if (!strcmp(word, "tunnel"))

@@ -245,10 +245,8 @@ static int read_flags(struct keeper_config *c, int argc, char **argv, char *why)
 			usage();
 			return 1;
 		}
-		if (!strcmp(arg, "--version")) {
-			printf("culvert %s\n", CULVERT_VERSION);
+		if (version_told(arg))
 			return 1;
-		}
 		if (!v)
 			return unknown_flag(c, arg, why);
 		if (!text)

@@ -223,10 +223,8 @@ static int words_end(int argc, char **argv)
 
 static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 {
-	if (argc > 1 && (!strcmp(argv[1], "version") || !strcmp(argv[1], "--version"))) {
-		printf("culvert " CULVERT_VERSION "\n");
+	if (argc > 1 && version_told(argv[1]))
 		return 1;
-	}
 	static char flag[VARIABLES][64];
 
 	for (int i = words_end(argc, argv); i < argc; i++) {

@@ -155,6 +155,17 @@ for name, *rest in ROWS:
     T.row(name, Place, *rest)(refused)
 
 
+@T.row("who-asks-for-the-version-needs-nothing", Place)
+def version(place):
+    """Neither a configuration nor a node; ztunnel's word for it does as well."""
+    said = {}
+    for argv in [D], [D, "node"], [D, "tunnel"], [CTL]:
+        for word in "--version", "version":
+            p = subprocess.run([*argv, word], env={}, capture_output=True, text=True, timeout=15)
+            said[(*map(os.path.basename, argv), word)] = p.returncode, bool(re.fullmatch(r"culvert \d+\.\d+\.\d+\n", p.stdout)), p.stderr
+    equal({k: v for k, v in said.items() if v != (0, True, "")}, {}, "who said something else")
+
+
 @T.row("mesh-file-unreadable", Place)
 def unreadable(place):
     """As root nothing is unreadable: a directory stands for it."""
