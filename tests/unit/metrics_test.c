@@ -236,6 +236,25 @@ static void test_long_idle_samples(void **state)
 	clock_ahead_ms = 0;
 }
 
+/* A scrape has every 129th sample in its hand while it lets others pass. 0 to 127 are held, 128 is the longest idle. */
+static void test_scrapes_are_no_use(void **state)
+{
+	enum { HELD = 128, LAST = HELD + METRIC_IDLE_KEPT + 1 };
+	struct metric_family *f = metric_family(METRIC_GAUGE, "f", "F", one_label, NULL);
+
+	for (unsigned i = 0; i < HELD; i++)
+		numbered(f, i);
+	for (unsigned i = HELD; i < LAST; i++)
+		metric_put(numbered(f, i));
+	clock_ahead_ms = (METRIC_IDLE_S - 1) * 1000ull;
+	assert_true(is_there(HELD));
+	clock_ahead_ms = (METRIC_IDLE_S + 1) * 1000ull;
+	metric_put(numbered(f, LAST - 1));
+	assert_false(is_there(HELD));
+	assert_true(is_there(HELD + 1));
+	clock_ahead_ms = 0;
+}
+
 static void test_overflow(void **state)
 {
 	struct metric_family *f = metric_family(METRIC_GAUGE, "f", "F", one_label, NULL);
@@ -300,6 +319,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_same_labels_same_sample, reset),
 		cmocka_unit_test_teardown(test_idle_samples, reset),
 		cmocka_unit_test_teardown(test_long_idle_samples, reset),
+		cmocka_unit_test_teardown(test_scrapes_are_no_use, reset),
 		cmocka_unit_test_teardown(test_overflow, reset),
 		cmocka_unit_test_teardown(test_threads, reset),
 	};

@@ -189,37 +189,50 @@ static struct metric *sample_hold(struct metric *m)
 	return m;
 }
 
-void metric_hold(struct metric *m)
+/* NULL: there is none that may go. */
+static struct metric *longest_idle(const struct metric_family *f)
 {
-	sample_hold(m);
+	list_for_each (pos, &f->idle) {
+		struct metric *m = list_entry(pos, struct metric, idle);
+
+		if (!m->scrapers)
+			return m;
+	}
+	return NULL;
 }
 
-static void longest_idle_free(struct metric_family *f)
+static void idle_free(struct metric *m)
 {
-	f->n_idle--;
-	sample_free(list_entry(f->idle.next, struct metric, idle));
+	m->family->n_idle--;
+	sample_free(m);
 }
 
-static bool has_too_many_idle(const struct metric_family *f, unsigned now)
+static bool is_too_many(const struct metric *longest, unsigned now)
 {
-	const struct metric *longest = list_entry(f->idle.next, struct metric, idle);
+	const struct metric_family *f = longest->family;
 
 	return f->n_idle > METRIC_IDLE_MAX ||
 	       (f->n_idle > METRIC_IDLE_KEPT && now - longest->idle_since >= METRIC_IDLE_S);
 }
 
 /* Two go for one that comes: they become fewer, and nobody waits for it. */
-void metric_drop(struct metric *m)
+static void sample_drop(struct metric *m)
 {
 	struct metric_family *f = m->family;
+	unsigned now;
 
 	if (--m->refs)
 		return;
-	m->idle_since = (unsigned)(monotonic_ms() / 1000);
+	now = m->idle_since = (unsigned)(monotonic_ms() / 1000);
 	list_add_tail(&f->idle, &m->idle);
 	f->n_idle++;
-	for (unsigned i = 0; i < 2 && has_too_many_idle(f, m->idle_since); i++)
-		longest_idle_free(f);
+	for (unsigned i = 0; i < 2; i++) {
+		struct metric *longest = longest_idle(f);
+
+		if (!longest || !is_too_many(longest, now))
+			return;
+		idle_free(longest);
+	}
 }
 
 /* Takes `set` over. */
@@ -256,8 +269,10 @@ static struct metric *sample_find(struct metric_family *f, const char *const *va
 /* Room for one more: free, or the longest idle one's. */
 static bool has_room(struct metric_family *f)
 {
-	if (f->n_samples >= METRIC_SAMPLES_MAX && !list_empty(&f->idle))
-		longest_idle_free(f);
+	struct metric *longest = f->n_samples >= METRIC_SAMPLES_MAX ? longest_idle(f) : NULL;
+
+	if (longest)
+		idle_free(longest);
 	return f->n_samples < METRIC_SAMPLES_MAX;
 }
 
@@ -328,7 +343,7 @@ void metric_put(struct metric *m)
 	if (!m)
 		return;
 	metrics_lock();
-	metric_drop(m);
+	sample_drop(m);
 	metrics_unlock();
 }
 

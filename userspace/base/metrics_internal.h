@@ -19,9 +19,10 @@ struct metric {
 	struct metric *next;
 	struct metric_family *family;
 	struct label_set *labels;
-	unsigned refs, idle_since; /* seconds */
-	int64_t value;		   /* histogram: the sum */
-	uint64_t count[];	   /* histogram: per bound, and above all of them */
+	unsigned refs, scrapers; /* a scrape, where it goes on, is no use; it only keeps the sample from being freed */
+	unsigned idle_since;	 /* seconds */
+	int64_t value;		 /* histogram: the sum */
+	uint64_t count[];	 /* histogram: per bound, and above all of them */
 };
 
 struct metric_family {
@@ -40,5 +41,3 @@ void metrics_lock(void);
 void metrics_unlock(void);
 /* All below: under the lock. Families are never removed (but by metrics_reset()). */
 struct list *metrics_families(void);
-void metric_hold(struct metric *m);
-void metric_drop(struct metric *m);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Writes the registry as OpenMetrics text. The lock is let go between batches of samples, so that a scrape of
- * many delays nobody; the sample that comes next is held meanwhile. */
+ * many delays nobody; the sample that comes next stays meanwhile. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,10 +175,10 @@ static void samples(struct out *o, struct metric_family *f)
 		if (n % BATCH == 0 && pos != &f->samples) {
 			struct metric *next = list_entry(pos, struct metric, link);
 
-			metric_hold(next);
+			next->scrapers++;
 			metrics_unlock();
 			metrics_lock();
-			metric_drop(next);
+			next->scrapers--;
 		}
 	}
 }
