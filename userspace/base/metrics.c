@@ -33,73 +33,6 @@ struct list *metrics_families(void)
 	return &families;
 }
 
-/* --- label sets ----------------------------------------------------------------------------------------- */
-
-/* Values as "=value\0" or, for a label that is left out, "-\0". */
-static size_t values_size(const char *const *values, unsigned n)
-{
-	size_t size = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		size += 2 + (values[i] ? strlen(values[i]) : 0);
-	return size;
-}
-
-static struct label_set *label_set_new(const char *const *values, unsigned n, uint64_t hash)
-{
-	struct label_set *s = malloc(sizeof *s + values_size(values, n));
-	char *p = s ? s->text : NULL;
-
-	if (!s)
-		return NULL;
-	s->refs = 1;
-	s->hash = hash;
-	for (unsigned i = 0; i < n; i++) {
-		size_t len = values[i] ? strlen(values[i]) : 0;
-
-		*p++ = values[i] ? '=' : '-';
-		memcpy(p, len ? values[i] : "", len + 1);
-		p += len + 1;
-	}
-	return s;
-}
-
-static void label_set_unref(struct label_set *s)
-{
-	if (s && --s->refs == 0)
-		free(s);
-}
-
-static bool label_set_has(const struct label_set *s, const char *const *values, unsigned n)
-{
-	const char *p = s->text;
-
-	for (unsigned i = 0; i < n; i++) {
-		if (*p != (values[i] ? '=' : '-') || (values[i] && strcmp(p + 1, values[i])))
-			return false;
-		p += strlen(p) + 1;
-	}
-	return true;
-}
-
-/* FNV-1a, with a byte between two values. */
-uint64_t metric_hash(const char *const *values, unsigned n)
-{
-	uint64_t h = 14695981039346656037u;
-
-	for (unsigned i = 0; i < n; i++) {
-		for (const char *p = values[i] ? values[i] : ""; *p; p++)
-			h = (h ^ (unsigned char)*p) * 1099511628211u;
-		h = (h ^ (values[i] ? 0x100u : 0x101u)) * 1099511628211u;
-	}
-	return h;
-}
-
-bool metric_has(const struct metric *m, const char *const *values)
-{
-	return label_set_has(m->labels, values, m->family->n_labels);
-}
-
 /* --- families ------------------------------------------------------------------------------------------- */
 
 struct metric_family *metric_family(enum metric_type type, const char *name, const char *help,
@@ -266,6 +199,11 @@ static struct metric *sample_find(struct metric_family *f, const char *const *va
 	return m;
 }
 
+bool metric_has(const struct metric *m, const char *const *values)
+{
+	return label_set_has(m->labels, values, m->family->n_labels);
+}
+
 /* Room for one more: free, or the longest idle one's. */
 static bool has_room(struct metric_family *f)
 {
@@ -322,16 +260,12 @@ struct metric *metric_get(struct metric_family *f, const char *const *values)
 
 struct metric *metric_get_like(struct metric_family *f, const struct metric *like)
 {
-	const char *values[METRIC_LABELS_MAX], *p;
+	const char *values[METRIC_LABELS_MAX];
 	struct metric *m;
 
 	if (!f || !like)
 		return NULL;
-	p = like->labels->text;
-	for (unsigned i = 0; i < f->n_labels; i++) {
-		values[i] = *p == '=' ? p + 1 : NULL;
-		p += strlen(p) + 1;
-	}
+	label_set_values(like->labels, values, f->n_labels);
 	metrics_lock();
 	m = sample_get(f, values, like->labels->hash, like->labels);
 	metrics_unlock();

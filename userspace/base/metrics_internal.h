@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What metrics.c (the registry) and metrics_text.c (the exposition) share. Private to base/. */
+/* What metrics.c (the registry), metrics_labels.c (label sets) and metrics_text.c (the exposition) share. Private to
+ * base/. */
 #pragma once
 #include "base/list.h"
 #include "base/metrics.h"
@@ -10,7 +11,7 @@
 struct label_set { /* shared by the samples of several families; under the lock */
 	unsigned refs;
 	uint64_t hash;
-	char text[]; /* per label "=value\0", or "-\0" where it is left out */
+	char text[]; /* of metrics_labels.c */
 };
 
 struct metric {
@@ -41,3 +42,10 @@ void metrics_lock(void);
 void metrics_unlock(void);
 /* All below: under the lock. Families are never removed (but by metrics_reset()). */
 struct list *metrics_families(void);
+
+/* One reference; that of the last one frees it. NULL: no memory. */
+struct label_set *label_set_new(const char *const *values, unsigned n, uint64_t hash);
+void label_set_unref(struct label_set *s); /* takes NULL */
+/* Borrowed; NULL: the label is left out. */
+void label_set_values(const struct label_set *s, const char **values, unsigned n);
+bool label_set_has(const struct label_set *s, const char *const *values, unsigned n);

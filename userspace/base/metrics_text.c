@@ -81,21 +81,22 @@ static void number(struct out *o, double v, bool point)
 
 static void labels(struct out *o, const struct metric *m, const char *le)
 {
-	const char *p = m->labels->text, *comma = "{";
+	const char *values[METRIC_LABELS_MAX], *comma = "{";
 
+	label_set_values(m->labels, values, m->family->n_labels);
 	if (le) {
 		text(o, "{le=\"");
 		text(o, le);
 		text(o, "\"");
 		comma = ",";
 	}
-	for (unsigned i = 0; i < m->family->n_labels; i++, p += strlen(p) + 1) {
-		if (*p != '=')
+	for (unsigned i = 0; i < m->family->n_labels; i++) {
+		if (!values[i])
 			continue;
 		text(o, comma);
 		text(o, m->family->labels[i]);
 		text(o, "=\"");
-		escaped(o, p + 1);
+		escaped(o, values[i]);
 		text(o, "\"");
 		comma = ",";
 	}
