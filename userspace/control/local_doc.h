@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One YAML (or JSON) document, read front to back without a tree: a cursor over libyaml's events, and objects whose
- * keys are described by tables. The first error ends the reading: every function then does nothing, so callers check
- * once, at the end. Private to control/local*.c. */
+/* One YAML (or JSON) document, read front to back without a tree: a cursor over libyaml's events. The first error ends the
+ * reading: every function, of local_value.h as well, then does nothing, so callers check once, at the end. Private to
+ * control/local*.c. */
 #pragma once
 #include <errno.h>
 #include <stdbool.h>
@@ -49,47 +49,5 @@ bool doc_key(struct doc *d);
 bool doc_item(struct doc *d);
 /* To the end of the node that the cursor is on. */
 void doc_skip(struct doc *d);
-
-/* --- what is under the cursor --------------------------------------------------------------------------- */
-
-static inline bool doc_is_scalar(const struct doc *d)
-{
-	return !d->error && d->event.type == YAML_SCALAR_EVENT;
-}
-struct doc_text {
-	const char *s; /* terminated; good until the cursor moves */
-	size_t len;
-};
-/* A scalar's text, with any tag; "" and an error if it is none. */
-struct doc_text doc_scalar(struct doc *d, const char *what);
-/* The same without a tag. */
-struct doc_text doc_text(struct doc *d, const char *what);
-/* null, ~ or nothing at all. */
-bool doc_is_null(const struct doc *d);
 /* The node's own tag ("!Exact"), or NULL. */
 const char *doc_tag(const struct doc *d);
-uint32_t doc_number(struct doc *d, const char *what, uint32_t max);
-bool doc_bool(struct doc *d, const char *what);
-
-/* --- objects -------------------------------------------------------------------------------------------- */
-
-struct doc_word {
-	const char *name;
-	int value;
-};
-
-struct doc_field {
-	const char *name;
-	/* Reads the value under the cursor. `object` as given to doc_object(). */
-	void (*read)(struct doc *d, const struct doc_field *f, void *object);
-	size_t at; /* for `read`: offset of the result */
-	const struct doc_word *words;
-	bool required;
-};
-enum { DOC_FIELDS_MAX = 32 };
-
-/* A map with these keys and no others, each at most once; a null value counts as absent. `fields` ends with a nameless
- * one; give them in the usual order, which makes them quick to find. */
-void doc_object(struct doc *d, const char *what, const struct doc_field *fields, void *object);
-/* An enum's value by name. */
-int doc_word(struct doc *d, const char *what, const struct doc_word *words);

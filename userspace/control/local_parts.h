@@ -2,7 +2,7 @@
 /* What local_workload.c, local_service.c and local_policy.c have in common: readers for tables of keys, lists that end
  * up in an arena, and the collection of what was read. Private to control/local*.c. */
 #pragma once
-#include "control/local_doc.h"
+#include "control/local_value.h"
 #include "state/store.h"
 
 /* A growing list, on the stack while it is short. */
