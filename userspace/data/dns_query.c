@@ -1,45 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Owns what becomes of a query. What the mesh or the cache knows is answered at once, without memory of its own; what has
- * to wait, for a resolver or for the mesh to know the pod, is copied and is under way until it is answered or late. */
-#include "data/dns_query.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/log.h"
+ * to wait, for a resolver or for the mesh to know the pod, is under way (dns_pending.c) until it is answered or late. */
 #include "base/monotonic.h"
 #include "data/accept.h"
 #include "data/dns_cache.h"
 #include "data/dns_conf.h"
 #include "data/dns_metrics.h"
-#include "data/dns_upstream.h"
+#include "data/dns_query_internal.h"
 
 enum { TYPE_A = 1, TYPE_AAAA = 28, UDP_ANSWER_MAX = 65000 };
-
-struct asked {
-	struct post *post;
-	const struct dns_client *from;
-	const uint8_t *msg;
-	size_t len;
-	struct dns_question q;
-};
-
-struct query {
-	struct list link;
-	struct post *post;
-	struct dns_client from;
-	struct dns_question q;
-	struct workload *source; /* referenced, or NULL: unknown */
-	struct workload_wait wait;
-	struct timer late; /* of the wait */
-	struct dns_resolvers to;
-	struct dns_upstream up;
-	struct task bury;
-	uint64_t since_ns;
-	bool plain; /* passed on unread */
-	size_t len;
-	uint8_t msg[];
-};
 
 static struct dns_facts facts(const struct dns_question *q, const struct workload *source,
 			      const struct dns_client *from)
@@ -81,84 +50,13 @@ static size_t answer_cap(const struct asked *a)
 	return a->from->conn || cap < UDP_ANSWER_MAX ? cap : UDP_ANSWER_MAX;
 }
 
-/* --- life of those that are under way ------------------------------------------------------------------- */
-
-static void bury(struct task *t)
+/* Its copy, which is under way from now on; NULL: there is no room. */
+static struct query *begin(const struct asked *a)
 {
-	free(container_of(t, struct query, bury));
-}
+	struct query *q = query_new(a);
 
-static void query_end(struct query *q)
-{
-	struct worker *w = q->post->w;
-
-	dns_upstream_cancel(&q->up);
-	workload_wait_cancel(&q->wait);
-	timer_cancel(&q->late);
-	list_del(&q->link);
-	__atomic_store_n(&w->n_queries, w->n_queries - 1, __ATOMIC_RELAXED); /* the control thread reads it */
-	__atomic_sub_fetch(&q->post->pod->n_queries, 1, __ATOMIC_RELAXED);
-	workload_unref(q->source);
-	if (q->from.conn)
-		dns_conn_release(q->from.conn);
-	loop_defer(w->loop, &q->bury, bury);
-}
-
-void dns_queries_end(struct post *p, const struct dns_conn *conn)
-{
-	list_for_each_safe (pos, tmp, &p->w->queries) {
-		struct query *q = list_entry(pos, struct query, link);
-
-		if (q->post != p || (conn && q->from.conn != conn))
-			continue;
-		if (conn)
-			q->from.conn = NULL; /* it goes */
-		query_end(q);
-	}
-}
-
-static void say_dropped(const struct post *p, const char *whose)
-{
-	static __thread struct log_limit limit = {.per_second = DNS_LIMIT_LINES};
-	uint64_t more;
-
-	dns_metrics_dropped();
-	if (log_allowed(&limit, loop_now(p->w->loop), &more))
-		log_warn("dns", "pod %s/%s: a query is dropped, since %s are under way (%llu such lines left out)",
-			 p->pod->ns, p->pod->name, whose, (unsigned long long)more);
-}
-
-static bool has_room(const struct post *p)
-{
-	if (p->w->n_queries >= DNS_QUERIES_MAX)
-		say_dropped(p, "as many as a worker has room for");
-	else if (__atomic_load_n(&p->pod->n_queries, __ATOMIC_RELAXED) >= DNS_QUERIES_POD_MAX)
-		say_dropped(p, "as many as a pod may have");
-	else
-		return true;
-	return false;
-}
-
-static struct query *query_new(const struct asked *a)
-{
-	struct post *p = a->post;
-	struct query *q = has_room(p) ? calloc(1, sizeof *q + a->len) : NULL;
-
-	if (!q) {
-		if (a->from->conn) /* nobody asks again there */
-			answer_error(p, a->from, &a->q, a->msg, a->len, DNS_SERVFAIL);
-		return NULL;
-	}
-	q->post = p;
-	q->from = *a->from;
-	q->q = a->q;
-	q->len = a->len;
-	memcpy(q->msg, a->msg, a->len);
-	list_add_tail(&p->w->queries, &q->link);
-	__atomic_store_n(&p->w->n_queries, p->w->n_queries + 1, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&p->pod->n_queries, 1, __ATOMIC_RELAXED);
-	if (q->from.conn)
-		dns_conn_hold(q->from.conn);
+	if (!q && a->from->conn) /* nobody asks again there */
+		answer_error(a->post, a->from, &a->q, a->msg, a->len, DNS_SERVFAIL);
 	return q;
 }
 
@@ -279,7 +177,7 @@ static void serve(const struct asked *a, struct query *q, struct workload *sourc
 	dns_metrics_request(&f);
 	if (!(source && answer_known(a, source)) && !answer_cached(a, source)) {
 		if (!q)
-			q = query_new(a);
+			q = begin(a);
 		if (q) {
 			forward(q, source);
 			return;
@@ -309,7 +207,7 @@ static void unknown(struct timer *t)
 
 static void wait_for_workload(const struct asked *a)
 {
-	struct query *q = query_new(a);
+	struct query *q = begin(a);
 
 	if (!q)
 		return;
@@ -319,7 +217,7 @@ static void wait_for_workload(const struct asked *a)
 
 static void pass_on(const struct asked *a)
 {
-	struct query *q = a->len < DNS_HEADER ? NULL : query_new(a);
+	struct query *q = a->len < DNS_HEADER ? NULL : begin(a);
 
 	if (!q)
 		return;

@@ -38,7 +38,7 @@ struct worker {
 	struct list waiting;		    /* struct workload_wait */
 	struct list pods[WORKER_POD_SLOTS]; /* struct post, by namespace and name */
 	struct list nested;		    /* struct nested */
-	struct list queries;		    /* of dns_query.c */
+	struct list queries;		    /* of dns_pending.c */
 	struct dns_cache *dns_cache;
 	struct dns_conf *dns_conf;
 	unsigned n_conns, n_queries, n_tunnels; /* the control thread reads them */
