@@ -226,15 +226,9 @@ static bool head_for(struct outbound *o, const struct endpoint *to)
 void outbound_begin(struct outbound *o, const struct endpoint *to)
 {
 	struct post *p = o->post;
-	struct workload *wl;
 
-	if (!head_for(o, to))
-		return;
-	wl = pod_workload(p->w, p->pod);
-	if (wl)
-		have_workload(&o->wait, wl);
-	else
-		workload_wait_start(p->w, &o->wait, p->pod, have_workload);
+	if (head_for(o, to))
+		workload_await(p->w, &o->wait, p->pod, have_workload);
 }
 
 struct outbound *outbound_new(struct post *p, int fd, const struct endpoint *peer)

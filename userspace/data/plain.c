@@ -119,7 +119,6 @@ static void have_workload(struct workload_wait *wait, struct workload *wl)
 void plain_accept(struct post *post, int fd, const struct endpoint *peer)
 {
 	struct plain *p = calloc(1, sizeof *p);
-	struct workload *wl;
 
 	if (!p) {
 		accept_refuse(fd);
@@ -139,9 +138,5 @@ void plain_accept(struct post *post, int fd, const struct endpoint *peer)
 		plain_end(p, FLAG_NONE, "attempted recursive call to ourselves");
 		return;
 	}
-	wl = pod_workload(post->w, post->pod);
-	if (wl)
-		have_workload(&p->wait, wl);
-	else
-		workload_wait_start(post->w, &p->wait, post->pod, have_workload);
+	workload_await(post->w, &p->wait, post->pod, have_workload);
 }

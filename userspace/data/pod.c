@@ -292,6 +292,17 @@ void workload_wait_start(struct worker *w, struct workload_wait *wait, struct po
 	timer_set(w->loop, &wait->timer, DATA_WORKLOAD_MS, wait_late);
 }
 
+void workload_await(struct worker *w, struct workload_wait *wait, struct pod *p,
+		    void (*done)(struct workload_wait *wait, struct workload *wl))
+{
+	struct workload *wl = pod_workload(w, p);
+
+	if (wl)
+		done(wait, wl);
+	else
+		workload_wait_start(w, wait, p, done);
+}
+
 void workload_wait_cancel(struct workload_wait *wait)
 {
 	if (!wait->w)

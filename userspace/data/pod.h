@@ -78,7 +78,7 @@ struct post *post_find(struct worker *w, const struct workload *wl, const struct
 /* The pod's SPIFFE ID under this workload's trust domain; borrowed. NULL: no memory. */
 struct rstr *post_identity(struct post *p, const struct workload *wl);
 
-/* Waits until the pod's workload is known (DATA_WORKLOAD_MS). */
+/* Waits until the pod's workload is known. */
 struct workload_wait {
 	struct list link;
 	struct worker *w;
@@ -86,8 +86,12 @@ struct workload_wait {
 	struct timer timer;
 	void (*done)(struct workload_wait *wait, struct workload *wl); /* a reference, or NULL: too late */
 };
+/* `done` follows, within DATA_WORKLOAD_MS. */
 void workload_wait_start(struct worker *w, struct workload_wait *wait, struct pod *p,
 			 void (*done)(struct workload_wait *wait, struct workload *wl));
+/* The same, or from within where it is known already. */
+void workload_await(struct worker *w, struct workload_wait *wait, struct pod *p,
+		    void (*done)(struct workload_wait *wait, struct workload *wl));
 void workload_wait_cancel(struct workload_wait *wait);
 /* The store has changed: those who wait look again. */
 void workload_wait_wake(struct worker *w);

@@ -263,7 +263,6 @@ static bool share_take(struct server *s)
 void server_accept(struct post *p, int fd, const struct endpoint *peer)
 {
 	struct server *s = calloc(1, sizeof *s);
-	struct workload *wl;
 
 	if (s)
 		s->source = source_get(p->w->sources, &peer->ip, is_known(p->w, &peer->ip));
@@ -291,11 +290,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	if (!share_take(s))
 		return;
 	timer_set(p->w->loop, &s->timer, DATA_HANDSHAKE_MS, late);
-	wl = pod_workload(p->w, p->pod);
-	if (wl)
-		have_workload(&s->wait, wl);
-	else
-		workload_wait_start(p->w, &s->wait, p->pod, have_workload);
+	workload_await(p->w, &s->wait, p->pod, have_workload);
 }
 
 /* --- all of them ---------------------------------------------------------------------------------------- */
