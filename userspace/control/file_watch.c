@@ -6,10 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <limits.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -79,21 +76,11 @@ static void polled(struct timer *t)
 		compare(w);
 }
 
-static int watch_folder(struct file_watch *w)
-{
-	char copy[PATH_MAX];
-	const char *folder;
-
-	snprintf(copy, sizeof copy, "%s", w->path);
-	folder = dirname(copy);
-	return folder_watch_set(w->folder, &folder, 1);
-}
-
 static void told(void *arg)
 {
 	struct file_watch *w = arg;
 
-	watch_folder(w);
+	folder_watch_file(w->folder, w->path);
 	if (!w->settle_ms)
 		compare(w);
 	else if (!timer_armed(&w->settle))
@@ -116,7 +103,7 @@ struct file_watch *file_watch_new(struct loop *l, const char *path, unsigned set
 	memcpy(w->path, path, strlen(path) + 1);
 	look(w, &w->last);
 	w->folder = folder_watch_new(l, IN_CLOSE_WRITE | IN_MOVED_TO, &h);
-	if (!w->folder || watch_folder(w) < 0)
+	if (!w->folder || folder_watch_file(w->folder, w->path) < 0)
 		log_warn("watch", "%s: cannot be watched; changes are seen every %d s", path,
 			 FILE_WATCH_POLL_MS / 1000);
 	timer_set(l, &w->poll, FILE_WATCH_POLL_MS, polled);

@@ -3,6 +3,7 @@
 #include "loop/folder_watch.h"
 
 #include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,4 +139,14 @@ int folder_watch_set(struct folder_watch *w, const char *const *folders, unsigne
 	memcpy(w->wd, now, n_now * sizeof *now);
 	w->n = n_now;
 	return e;
+}
+
+int folder_watch_file(struct folder_watch *w, const char *path)
+{
+	char copy[PATH_MAX];
+	const char *folder[1];
+
+	snprintf(copy, sizeof copy, "%s", path);
+	folder[0] = dirname(copy);
+	return folder_watch_set(w, folder, 1);
 }

@@ -20,3 +20,5 @@ void folder_watch_free(struct folder_watch *w); /* takes NULL */
 /* Watches these from now on and no others. To be called after each change: a folder may have been replaced. 0, or the
  * -errno of one that cannot be watched. */
 int folder_watch_set(struct folder_watch *w, const char *const *folders, unsigned n);
+/* The same of the folder that this file is in. */
+int folder_watch_file(struct folder_watch *w, const char *path);

@@ -3,8 +3,6 @@
  * renaming them into it, and a look is taken when nothing has happened for SUPERVISE_SETTLE_MS, since other installers
  * write them in pieces. */
 #include <errno.h>
-#include <libgen.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 
@@ -14,16 +12,6 @@
 static void settled(struct timer *t)
 {
 	follow_look(container_of(t, struct supervise, settle));
-}
-
-static int watch_folder(struct supervise *s)
-{
-	char copy[PATH_MAX];
-	const char *folder;
-
-	snprintf(copy, sizeof copy, "%s", s->path);
-	folder = dirname(copy);
-	return folder_watch_set(s->follow, &folder, 1);
 }
 
 /* Our file, or while its folder is away, what may become one above it. */
@@ -44,7 +32,7 @@ static void changed(void *arg)
 {
 	struct supervise *s = arg;
 
-	watch_folder(s);
+	folder_watch_file(s->follow, s->path);
 	timer_set(s->loop, &s->settle, SUPERVISE_SETTLE_MS, settled);
 }
 
@@ -78,7 +66,7 @@ int supervise_follow(struct supervise *s)
 	s->follow = folder_watch_new(s->loop, IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE | IN_ATTRIB, &h);
 	if (!s->follow)
 		return -errno;
-	e = watch_folder(s);
+	e = folder_watch_file(s->follow, s->path);
 	if (e)
 		follow_stop(s);
 	return e;
