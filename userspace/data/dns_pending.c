@@ -14,6 +14,13 @@ static void bury(struct task *t)
 	free(container_of(t, struct query, bury));
 }
 
+void query_answered(struct query *q)
+{
+	if (q->counted)
+		__atomic_sub_fetch(&q->post->pod->n_queries, 1, __ATOMIC_RELAXED);
+	q->counted = false;
+}
+
 void query_end(struct query *q)
 {
 	struct worker *w = q->post->w;
@@ -23,7 +30,7 @@ void query_end(struct query *q)
 	timer_cancel(&q->late);
 	list_del(&q->link);
 	__atomic_store_n(&w->n_queries, w->n_queries - 1, __ATOMIC_RELAXED); /* the control thread reads it */
-	__atomic_sub_fetch(&q->post->pod->n_queries, 1, __ATOMIC_RELAXED);
+	query_answered(q);
 	workload_unref(q->source);
 	if (q->from.conn)
 		dns_conn_release(q->from.conn);
@@ -80,6 +87,7 @@ struct query *query_new(const struct asked *a)
 	list_add_tail(&p->w->queries, &q->link);
 	__atomic_store_n(&p->w->n_queries, p->w->n_queries + 1, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&p->pod->n_queries, 1, __ATOMIC_RELAXED);
+	q->counted = true;
 	if (q->from.conn)
 		dns_conn_hold(q->from.conn);
 	return q;

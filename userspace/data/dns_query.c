@@ -95,6 +95,7 @@ static void resolved(struct dns_upstream *u, uint8_t *msg, size_t len, const cha
 		dns_reply_disown(msg);
 		keep(q, msg, len);
 	}
+	query_answered(q);
 	if (msg)
 		answer(q->post, &q->from, msg, len);
 	else if (!q->plain)

@@ -26,12 +26,15 @@ struct query {
 	struct dns_upstream up;
 	struct task bury;
 	uint64_t since_ns;
-	bool plain; /* passed on unread */
+	bool plain;   /* passed on unread */
+	bool counted; /* among the pod's */
 	size_t len;
 	uint8_t msg[];
 };
 
 /* A copy, in its worker's list. NULL: no room, which is counted and said. */
 struct query *query_new(const struct asked *a);
+/* Its answer is about to go out: who has it may ask again at once, of another worker too, and has room for that. */
+void query_answered(struct query *q);
 /* Whatever it waits for. */
 void query_end(struct query *q);
