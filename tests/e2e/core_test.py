@@ -478,10 +478,12 @@ def hbone_proxy(bed, v6):
                 head = read_exactly(s, 16)
                 equal((head[:12], head[12]), (b"\r\n\r\n\0\r\nQUIT\n", 0x21), "signature, version and command")
                 rest = read_exactly(s, int.from_bytes(head[14:16], "big"))
-                # A VIP of IPv4 is preferred; two families make an address block of neither.
-                want = (0x11, socket.inet_aton(bed.u1.ip4), socket.inet_aton("10.72.0.4"), 80)
-                got = (head[13], rest[:4], rest[4:8], int.from_bytes(rest[10:12], "big"))
-                equal(got if not v6 else head[13] & 0xF0, want if not v6 else 0, "family, source and destination")
+                # A VIP of IPv4 is preferred, and is one of IPv6 beside a client of that family.
+                fam, kind, vip = (socket.AF_INET6, 0x21, "::ffff:10.72.0.4") if v6 else (socket.AF_INET, 0x11, "10.72.0.4")
+                want = (kind, bed.u1.ip(v6), vip, 80)
+                n = 16 if v6 else 4
+                got = (head[13], *(socket.inet_ntop(fam, rest[i * n:i * n + n]) for i in (0, 1)), int.from_bytes(rest[2 * n + 2:2 * n + 4], "big"))
+                equal(got, want, "family, source and destination")
     finally:
         del a2["applicationTunnel"]
         bed.mesh.save()

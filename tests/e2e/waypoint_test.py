@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
-from lib.bed import Bed, pair, places
+from lib.bed import Bed, not_ztunnel, pair, places
 from lib.net import PATIENCE, read_exactly
 from lib.rows import Table, check, equal, until
 
@@ -80,14 +80,11 @@ def proxy_header(s):
     head = read_exactly(s, 16)
     equal((head[:12], head[12]), (b"\r\n\r\n\0\r\nQUIT\n", 0x21), "signature, version and command")
     rest = read_exactly(s, int.from_bytes(head[14:16], "big"))
-    if head[13] >> 4 == 0:
-        src = dst = None
-    else:
-        family, n = {1: (socket.AF_INET, 4), 2: (socket.AF_INET6, 16)}[head[13] >> 4]
-        equal(head[13] & 15, 1, "the transport")
-        ports = struct.unpack(">HH", rest[2 * n:2 * n + 4])
-        src, dst = ((socket.inet_ntop(family, rest[i * n:i * n + n]), ports[i]) for i in (0, 1))
-        rest = rest[2 * n + 4:]
+    family, n = {1: (socket.AF_INET, 4), 2: (socket.AF_INET6, 16)}[head[13] >> 4]
+    equal(head[13] & 15, 1, "the transport")
+    ports = struct.unpack(">HH", rest[2 * n:2 * n + 4])
+    src, dst = ((socket.inet_ntop(family, rest[i * n:i * n + n]), ports[i]) for i in (0, 1))
+    rest = rest[2 * n + 4:]
     tlvs = {}
     while rest:
         kind, n = struct.unpack(">BH", rest[:3])
@@ -106,7 +103,7 @@ def through(bed, client, ip, port, v6):
             if bed.form == "proxy":
                 told, dialled, tlvs = proxy_header(s)
                 # The HBONE connection's client, whose port is the agent's; and what was dialled
-                equal((told and told[0], dialled, tlvs), (src, dst, {0xD0: client.spiffe.encode()}), "the PROXY header")
+                equal((told[0], dialled, tlvs), (src, dst, {0xD0: client.spiffe.encode()}), "the PROXY header")
             else:
                 equal(peer[0].removeprefix("::ffff:"), src, "the address that the waypoint sees")
             yield c, s
@@ -138,11 +135,15 @@ def of_pod(bed, v6):
     goes_to_waypoint(bed, bed.a1, bed.b1.ip4, 8080, v6)
 
 
-@rows("of-the-other-family", families=[True])
+@rows("of-the-other-family", "plain", "proxy", families=[True])
 def other_family(bed, v6):
-    """The next hop is the IPv4 address that the mesh gives; the authority stays what was dialled."""
-    with bed.listen(8080, v6) as listener, bed.a1.connect(bed.b1.ip6, 8080) as c, listener.accept()[0] as s:
+    """The next hop is the IPv4 address that the mesh gives; the authority stays what was dialled, and so does what the program is told."""
+    with bed.listen(8080, v6=False) as listener, bed.a1.connect(bed.b1.ip6, 8080) as c, listener.accept()[0] as s:
         s.settimeout(PATIENCE)
+        if bed.form == "proxy":
+            not_ztunnel(bed, "tells no address in a PROXY header where the two are of different families")
+            told, dialled, _ = proxy_header(s)
+            equal((told[0], dialled), (f"::ffff:{bed.a1.ip4}", (bed.b1.ip6, 8080)), "the PROXY header")
         traffic.echo(c, s)
     want = {"dst_hbone_addr": text(bed.b1.ip6, 8080), "dst_addr": f"{bed.b2.ip4}:15008", "direction": "outbound"}
     until(lambda: bed.a1.node.agent.access(**want), f"a line with {want}")

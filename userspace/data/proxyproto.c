@@ -2,7 +2,7 @@
 /* Writes PROXY protocol headers. */
 #include "data/proxyproto.h"
 
-enum { V2_PROXY = 0x21, UNSPEC_STREAM = 0x01, INET_STREAM = 0x11, INET6_STREAM = 0x21 };
+enum { V2_PROXY = 0x21, INET_STREAM = 0x11, INET6_STREAM = 0x21 };
 
 static uint8_t *put16(uint8_t *p, size_t v)
 {
@@ -15,19 +15,17 @@ size_t proxyproto_write(uint8_t buf[PROXYPROTO_MAX], const struct endpoint *src,
 			const char *peer)
 {
 	static const uint8_t signature[12] = "\r\n\r\n\0\r\nQUIT\n";
-	bool v4 = addr_is4(&src->ip), same = v4 == addr_is4(&dst->ip);
+	bool v4 = addr_is4(&src->ip) && addr_is4(&dst->ip);
 	size_t skip = v4 ? 12 : 0, n = 16 - skip, peer_len = peer ? strnlen(peer, 1024) : 0;
 	uint8_t *p = buf + 16;
 
 	memcpy(buf, signature, sizeof signature);
 	buf[12] = V2_PROXY;
-	buf[13] = !same ? UNSPEC_STREAM : v4 ? INET_STREAM : INET6_STREAM;
-	if (same) {
-		memcpy(p, src->ip.b + skip, n);
-		memcpy(p + n, dst->ip.b + skip, n);
-		p = put16(p + 2 * n, src->port);
-		p = put16(p, dst->port);
-	}
+	buf[13] = v4 ? INET_STREAM : INET6_STREAM;
+	memcpy(p, src->ip.b + skip, n);
+	memcpy(p + n, dst->ip.b + skip, n);
+	p = put16(p + 2 * n, src->port);
+	p = put16(p, dst->port);
 	if (peer_len) {
 		*p++ = PROXYPROTO_TLV_SPIFFE;
 		p = put16(p, peer_len);

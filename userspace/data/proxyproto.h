@@ -9,7 +9,7 @@
 
 enum { PROXYPROTO_MAX = 16 + 36 + 3 + 1024, PROXYPROTO_TLV_SPIFFE = 0xd0 };
 
-/* Writes the header; `peer`: SPIFFE ID for the TLV, or NULL. Addresses of two families become AF_UNSPEC. Returns its
- * length. */
+/* Writes the header; `peer`: SPIFFE ID for the TLV, or NULL. Where the families differ, IPv4 goes as ::ffff:a.b.c.d: what was
+ * dialled must not be lost, a waypoint chooses by it. Returns its length. */
 size_t proxyproto_write(uint8_t buf[PROXYPROTO_MAX], const struct endpoint *src, const struct endpoint *dst,
 			const char *peer);
