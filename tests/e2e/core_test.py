@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
@@ -488,6 +488,38 @@ def hbone_proxy(bed, v6):
         del a2["applicationTunnel"]
         bed.mesh.save()
         until(lambda: not seen(), "the application tunnel to go")
+
+
+def read_to_reset(s):
+    n = 0
+    with suppress(ConnectionResetError):
+        while got := s.recv(1 << 18):
+            n += len(got)
+        raise AssertionError(f"an end after {n} bytes, no reset")
+    return n
+
+
+@tunnels("hbone-data-before-a-reset", "v4")
+def hbone_data_before_reset(bed, v6):
+    """What came before a reset is the application's before it. One that takes nothing is reset all the same, soon."""
+    not_ztunnel(bed, "turns a reset into an end of file")
+    size = 200000  # of which its socket's buffer holds a part
+    for reads in True, False:
+        agent = bed.b1.node.agent
+        since = len(agent.log())
+        with bed.b1.listen(8080, rcvbuf=1 << 14) as listener, hbone(bed, v6) as h:
+            stream = h.connect(authority(bed, v6))
+            s, _ = listener.accept()
+            with s:
+                equal(h.status(stream), "200", "status")
+                for at in range(0, size, 10000):
+                    h.data(stream, bytes(10000))
+                h.wire.send(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big"))
+                if reads:
+                    equal(read_to_reset(s), size, "bytes before the reset")
+                until(lambda: agent.access(since, error="CANCEL", direction="inbound"), "the connection's end in the log", 5)
+                if not reads:
+                    check(read_to_reset(s) < size, "all was delivered: nothing stalled")
 
 
 @tunnels("hbone-denied-by-policy")

@@ -66,10 +66,10 @@ static const struct {
 	{"END_STREAM from a server", false, END, 0, 1, 0, 5},
 	{"END_STREAM, RST(NO_ERROR): a clean end of one direction", false, END | RST, 0, 1, 1, 5},
 	{"the same from a client", true, END | RST, 0, 1, 1, 5},
-	{"RST(NO_ERROR) alone", false, RST, 0, 0, 1, 0},
-	{"RST(CANCEL)", true, RST, 8, 0, 1, 0},
-	{"RST(INTERNAL_ERROR)", false, RST, 2, 0, 1, 0},
-	{"END_STREAM, RST(INTERNAL_ERROR)", false, END | RST, 2, 0, 1, 0},
+	{"RST(NO_ERROR) alone", false, RST, 0, 0, 1, 5},
+	{"RST(CANCEL)", true, RST, 8, 0, 1, 5},
+	{"RST(INTERNAL_ERROR)", false, RST, 2, 0, 1, 5},
+	{"END_STREAM, RST(INTERNAL_ERROR)", false, END | RST, 2, 0, 1, 5},
 	{"END_STREAM, then data: the connection's end", true, END | LATE_DATA, NGHTTP2_CONNECT_ERROR, 1, 1, 5, 1},
 };
 

@@ -4,7 +4,8 @@
  * RFC 9113 (8.5) would have CONNECT_ERROR, but Envoy makes a clean end of that, Node and ztunnel one of CANCEL.
  *
  * A peer may end its whole side after END_STREAM with RST_STREAM(NO_ERROR) (Envoy, Go): all that came is delivered, and
- * what the app still sends is answered as TCP would, by a reset, but not before the app's kernel has the last byte. */
+ * what the app still sends is answered as TCP would, by a reset, but not before the app's kernel has the last byte.
+ * So it is with any other reset by the peer: Envoy ends requests that it has answered in full that way. */
 #include "data/leg.h"
 
 #include <errno.h>
@@ -75,13 +76,38 @@ static void on_pumped(struct h2_stream *s, const struct iovec *iov, size_t n)
 	g->ops->moved(g->owner, true, iov, n);
 }
 
-static void linger_check(struct leg *g)
+/* Bytes of the peer's that the app's kernel has not acknowledged. */
+static uint32_t undelivered(const struct leg *g)
 {
 	int queued = 0;
-	char c;
-	ssize_t n = recv(g->app.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
 
-	g->lingered += LEG_LINGER_TICK_MS;
+	if (ioctl(g->app.fd, SIOCOUTQ, &queued) < 0 || queued < 0)
+		queued = 0;
+	return h2_stream_held(&g->stream) + (uint32_t)queued;
+}
+
+/* Resets the app once it has what came before the reset, or takes no more of it. */
+static void fail_if_delivered(struct leg *g)
+{
+	uint32_t left = undelivered(g);
+
+	if (left < g->left)
+		g->stalled = 0;
+	g->left = left;
+	if (!left || g->stalled > LEG_STALL_MS || g->lingered > LEG_LINGER_MS)
+		finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
+}
+
+static void linger_check(struct leg *g)
+{
+	char c;
+	ssize_t n;
+
+	if (g->failing) {
+		fail_if_delivered(g);
+		return;
+	}
+	n = recv(g->app.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (n == 0) {
 		finish(g, NULL, NGHTTP2_NO_ERROR, false);
 		return;
@@ -91,7 +117,7 @@ static void linger_check(struct leg *g)
 		return;
 	}
 	/* Data behind the end of the tunnel: a reset, once the app's kernel has acknowledged what we sent. */
-	if ((n > 0 && ioctl(g->app.fd, SIOCOUTQ, &queued) == 0 && queued == 0) || g->lingered > LEG_LINGER_MS)
+	if ((n > 0 && !undelivered(g)) || g->lingered > LEG_LINGER_MS)
 		finish(g, "the peer has closed the stream", NGHTTP2_INTERNAL_ERROR, false);
 }
 
@@ -100,7 +126,16 @@ static void linger_tick(struct timer *t)
 	struct leg *g = container_of(t, struct leg, linger);
 
 	timer_set(g->w->loop, &g->linger, LEG_LINGER_TICK_MS, linger_tick);
+	g->lingered += LEG_LINGER_TICK_MS;
+	g->stalled += LEG_LINGER_TICK_MS;
 	linger_check(g);
+}
+
+static void linger(struct leg *g)
+{
+	g->lingering = true;
+	timer_set(g->w->loop, &g->linger, LEG_LINGER_TICK_MS, linger_tick);
+	watch(g);
 }
 
 static void app_ready(struct io *io, uint32_t events)
@@ -114,12 +149,12 @@ static void app_ready(struct io *io, uint32_t events)
 		       NGHTTP2_INTERNAL_ERROR, false);
 		return;
 	}
+	if (events & EPOLLOUT && g->full)
+		h2_stream_resume(&g->stream);
 	if (g->lingering) {
 		linger_check(g);
 		return;
 	}
-	if (events & EPOLLOUT)
-		h2_stream_resume(&g->stream);
 	if (events & EPOLLIN && !g->blocked && !g->app_eof)
 		pump(g);
 	watch(g);
@@ -200,7 +235,7 @@ static void on_writable(struct h2_stream *s)
 	struct leg *g = container_of(s, struct leg, stream);
 
 	g->blocked = false;
-	if (g->joined && !g->app_eof)
+	if (g->joined && !g->app_eof && !g->lingering)
 		pump(g);
 	watch(g);
 }
@@ -215,12 +250,16 @@ static void on_reset(struct h2_stream *s, uint32_t code, bool refused, const cha
 			return;
 		}
 		h2_stream_free(s, code); /* over: the tunnel need not wait for the application */
-		g->lingering = true;
-		timer_set(g->w->loop, &g->linger, LEG_LINGER_TICK_MS, linger_tick);
-		watch(g);
+		linger(g);
 		return;
 	}
-	finish(g, why, NGHTTP2_INTERNAL_ERROR, refused);
+	if (!g->joined || !(g->left = undelivered(g))) {
+		finish(g, why, NGHTTP2_INTERNAL_ERROR, refused);
+		return;
+	}
+	g->why = why;
+	g->failing = true;
+	linger(g);
 }
 
 static void on_response(struct h2_stream *s, const struct h2_headers *h)

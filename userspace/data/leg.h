@@ -6,7 +6,8 @@
 
 enum {
 	LEG_LINGER_TICK_MS = 50,
-	LEG_LINGER_MS = 30000, /* the app gets its last bytes for this long after the tunnel's end */
+	LEG_LINGER_MS = 30000, /* the app gets its last bytes for this long after the tunnel's end, */
+	LEG_STALL_MS = 1000,   /* before a reset only while it takes some */
 };
 
 struct leg_ops {
@@ -28,10 +29,11 @@ struct leg {
 	struct timer linger;
 	struct task fail;
 	const char *why;
-	uint32_t lingered;
-	bool joined, blocked, full; /* the application is there; the tunnel, the application takes nothing now */
-	bool app_eof, app_shut, lingering, over;
-	bool unheard; /* it is over, and the tunnel's peer has never spoken HTTP/2 */
+	uint32_t lingered, stalled, left; /* ms, ms without a byte taken, bytes that the app has not taken */
+	bool joined, blocked, full;	  /* the application is there; the tunnel, the application takes nothing now */
+	bool app_eof, app_shut, over;
+	bool lingering, failing; /* the tunnel is over, the app gets what came before; then its reset */
+	bool unheard;		 /* it is over, and the tunnel's peer has never spoken HTTP/2 */
 };
 
 /* Client: opens the stream. -errno: nothing happened. */

@@ -98,9 +98,9 @@ struct h2_stream_ops {
 	/* h2_stream_pump() has read `n` bytes; they fill `iov` from its front, in plaintext until this returns. NULL:
 	 * nobody looks. */
 	void (*pumped)(struct h2_stream *s, const struct iovec *iov, size_t n);
-	/* The stream is over other than by both ENDs: an HTTP/2 error code (RFC 9113, 7) and a word for the log. All
-	 * data that had arrived was taken or is lost. `refused`: the peer has not seen the request. The owner frees the
-	 * stream. */
+	/* The stream is over other than by both ENDs: an HTTP/2 error code (RFC 9113, 7) and a word for the log. Data
+	 * that had arrived was offered before; what was not taken is offered again by h2_stream_resume(). `refused`: the
+	 * peer has not seen the request. The owner frees the stream. */
 	void (*reset)(struct h2_stream *s, uint32_t code, bool refused, const char *why);
 };
 

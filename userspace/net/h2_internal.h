@@ -110,9 +110,7 @@ void h2_streams_settle(struct h2 *h);
 int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len);
 /* Hands out what has come; false when the receiver left some of it. */
 bool h2_stream_deliver(struct h2_stream *s);
-/* Pieces that nobody will take: the connection must not lose their credit. */
-void h2_stream_drop(struct h2_stream *s);
-/* The same for all that has come. */
+/* What has come and nobody will take: the connection must not lose its credit. */
 void h2_stream_in_free(struct h2_stream *s);
 
 /* h2_stream_out.c */

@@ -2,7 +2,7 @@
 /* CONNECT streams from opening to ending: requests and answers, and what their owners are told.
  *
  * A stream is over for nghttp2 before it is over for its owner: data that is held is delivered first when the peer
- * ended cleanly. `dirty` streams are settled at the end of each read and of each turn. */
+ * ended cleanly, and offered first when it did not. `dirty` streams are settled at the end of each read and of each turn. */
 #include "net/h2_internal.h"
 
 #include <errno.h>
@@ -143,9 +143,10 @@ static void settle(struct h2_stream *s)
 		if (!s->over || s->end_out)
 			return;
 	}
+	if (!clean) /* what came before the reset goes before it */
+		h2_stream_deliver(s);
 	if (s->over && !s->over_told) {
 		s->over_told = true;
-		h2_stream_drop(s);
 		s->ops->reset(s, s->code, s->refused, reason(s));
 	}
 }

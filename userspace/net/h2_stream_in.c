@@ -186,7 +186,7 @@ bool h2_stream_deliver(struct h2_stream *s)
 	return !s->held_len || take_held(s);
 }
 
-void h2_stream_drop(struct h2_stream *s)
+static void drop(struct h2_stream *s)
 {
 	size_t total = 0;
 
@@ -199,7 +199,7 @@ void h2_stream_drop(struct h2_stream *s)
 
 void h2_stream_in_free(struct h2_stream *s)
 {
-	h2_stream_drop(s);
+	drop(s);
 	if (s->held_owed && !s->h2->dead)
 		nghttp2_session_consume_connection(s->h2->session, s->held_owed);
 	s->h2->share->held -= s->held_len;
