@@ -168,7 +168,7 @@ class EnvoyBed(Bed):
         with open(path + ".json", "w") as f:
             json.dump({"static_resources": dict(zip(("listeners", "clusters"), config))}, f)
         with open(path + ".log", "wb") as log:
-            p = pod.popen([peers.envoy(), "-c", path + ".json", "--concurrency", "2", "--use-dynamic-base-id", "-l",
+            p = pod.popen([peers.envoy(), "-c", path + ".json", "--concurrency", "2", "--disable-hot-restart", "-l",
                            "warning"], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
         self.stack.callback(stop, p)
         self.proxies.append(p)

@@ -87,12 +87,19 @@ class Envoy(Peer):
         super().__init__(bed, pod)
 
     def start(self, listener, clusters, port):
+        self.boot([listener], clusters, port)
+
+    def boot(self, listeners, clusters, port, **more):
+        """`port`: the one to wait for. Without hot restart, of which files would stay in /dev/shm."""
         path = f"{self.bed.folder}/envoy-{self.pod.name}-{port}.json"
         with open(path, "w") as f:
-            json.dump({"static_resources": {"listeners": [listener], "clusters": clusters}}, f)
-        self.run([self.binary, "-c", path, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"], port)
+            json.dump({"static_resources": {"listeners": listeners, "clusters": clusters}, **more}, f)
+        self.run([self.binary, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "warning",
+                  "--file-flush-interval-msec", "20"], port)
 
-    def tls(self, kind):
+    def tls(self, kind, names=()):
+        """`names`: the SPIFFE ids of which the peer must have one, where not any will do."""
+        match = [{"san_type": "URI", "matcher": {"exact": name}} for name in sorted(names)]
         return {"name": "envoy.transport_sockets.tls", "typed_config": {
             "@type": f"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}",
             "common_tls_context": {
@@ -100,7 +107,7 @@ class Envoy(Peer):
                 "alpn_protocols": ["h2"],
                 "tls_certificates": [{"certificate_chain": {"filename": self.cert},
                                       "private_key": {"filename": self.key}}],
-                "validation_context": {"trusted_ca": {"filename": self.bed.ca.cert}}},
+                "validation_context": {"trusted_ca": {"filename": self.bed.ca.cert}, "match_typed_subject_alt_names": match}},
             **({"require_client_certificate": True} if kind == "DownstreamTlsContext" else {})}}
 
     def server(self, port=8080, to=None, authorities=("*",)):
