@@ -162,6 +162,18 @@ static void turn_run(struct task *t)
 	tell(h);
 }
 
+static ssize_t parse(struct h2 *h, uint8_t *p, size_t len)
+{
+	ssize_t n = 0;
+
+	for (size_t used; len && n >= 0; p += used, len -= used) {
+		size_t some = h2_look(h, p, len, &used);
+
+		n = nghttp2_session_mem_recv(h->session, p, some);
+	}
+	return n;
+}
+
 static int on_plaintext(void *arg, uint8_t *p, size_t len)
 {
 	struct h2 *h = arg;
@@ -173,8 +185,7 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 		h2_streams_settle(h);
 		return 0;
 	}
-	h2_closed_look(h, p, len);
-	n = nghttp2_session_mem_recv(h->session, p, len);
+	n = parse(h, p, len);
 	if (n < 0) {
 		if (n == NGHTTP2_ERR_FLOODED) { /* answers that it does not read */
 			h2_limited(h, H2_LIMIT_CONTROL);
@@ -277,7 +288,7 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 	list_init(&h->blocked);
 	io_init(&h->io, record_fd(r), io_ready);
 	h->record = r;
-	h2_closed_init(h);
+	h2_look_init(h);
 	h->session = h2_session_new(h, server);
 	if (!h->session || io_want(l, &h->io, EPOLLIN) < 0) {
 		nghttp2_session_del(h->session);

@@ -48,7 +48,7 @@ enum {
 	H2_LINGER_MS = 5000,	     /* after our last byte, without a close by the peer or a byte that it takes */
 	H2_LINGER_MAX_MS = 60000,    /* and at the most */
 	H2_STALL_MS = 3600000,	     /* a stream has data to send, and the peer gives no window */
-	H2_TINY = 512,		     /* pieces of frames smaller than this are put together */
+	H2_TINY = 512,		     /* frames with no more data than this are put together */
 	H2_TAKE_MAX = 64,	     /* pieces that one call hands to a receiver */
 };
 
@@ -109,7 +109,6 @@ struct h2_stream {
 	const struct h2_stream_ops *ops;
 	struct list dirty, blocked, all; /* in the connection's lists */
 	struct iovec *in;		 /* pieces of the current batch; grown, dropped when idle */
-	const uint8_t *in_end;		 /* where the last of them ended in its record */
 	uint8_t *held;			 /* what was not taken */
 	uint32_t held_off, held_len, held_cap;
 	uint32_t held_owed; /* of held_len: not yet credited to the connection */

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_frames.c (nghttp2's callbacks),
+/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_look.c (frames before nghttp2 has them), h2_frames.c (nghttp2's callbacks),
  * h2_headers.c (header blocks) and h2_stream*.c (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
 
-enum { H2_FRAME_HEADER = 9 };
+enum {
+	H2_FRAME_HEADER = 9,
+	H2_FRAME_MAX = 16384, /* SETTINGS_MAX_FRAME_SIZE (RFC 9113, 6.5.2), which we leave as it begins */
+};
 
 struct h2_bucket { /* tokens that refill with time */
 	uint64_t at;
 	uint32_t left;
 };
 
-struct h2_look {	/* where the frames of what arrives begin */
-	uint32_t skip;	/* bytes of the frame that is under way */
-	uint32_t reset; /* the stream that the client has reset last */
+struct h2_look {       /* where the frames of what arrives begin */
+	uint32_t skip; /* bytes of the frame that is under way */
 	uint8_t head[H2_FRAME_HEADER], have;
 };
 
@@ -40,6 +42,7 @@ struct h2 {
 	unsigned frames;		 /* of this event */
 	uint32_t closed[H2_CLOSED_KEPT]; /* h2_closed.c: ids of the last ones */
 	unsigned n_closed;
+	uint32_t last_reset; /* the stream that the client has reset last, for all we have seen */
 	int32_t reset_by_peer, last_id;
 	struct h2_look look;
 	bool greeted;	 /* the peer's SETTINGS came */
@@ -85,12 +88,16 @@ int h2_headers_field(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 void h2_headers_done(struct h2 *h, const nghttp2_frame *frame);
 
 /* h2_closed.c: a server's streams that are no more. */
-void h2_closed_init(struct h2 *h);
 void h2_closed_add(struct h2 *h, int32_t id);
-/* Looks at bytes before nghttp2 has them. May end the connection. */
-void h2_closed_look(struct h2 *h, const uint8_t *p, size_t len);
+/* Looks at a frame's header before nghttp2 has it. May end the connection. */
+void h2_closed_look(struct h2 *h, const uint8_t *head);
 /* At a HEADERS frame. */
 void h2_closed_headers(struct h2 *h, int32_t id);
+
+/* h2_look.c */
+void h2_look_init(struct h2 *h);
+/* How many bytes of `p` nghttp2 is to have now; with them, `used` bytes are done. */
+size_t h2_look(struct h2 *h, uint8_t *p, size_t len, size_t *used);
 
 /* h2_end.c */
 /* Ends the connection with GOAWAY(`code`). `why` is static. */

@@ -145,24 +145,8 @@ static void take_pieces(struct h2_stream *s)
 		h2_die(s->h2, "out of memory");
 }
 
-/* Is the piece behind the last one with nothing but a frame header between them? Then no other stream's data is there,
- * and the header has been read: small pieces may close ranks. */
-static bool join(struct h2_stream *s, const uint8_t *p, size_t len)
-{
-	struct iovec *last = s->n_in ? &s->in[s->n_in - 1] : NULL;
-
-	if (!last || p != s->in_end + H2_FRAME_HEADER || len > H2_TINY)
-		return false;
-	memmove((uint8_t *)last->iov_base + last->iov_len, p, len);
-	last->iov_len += len;
-	s->in_end = p + len;
-	return true;
-}
-
 int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len)
 {
-	if (join(s, p, len))
-		return 0;
 	if (s->n_in == H2_TAKE_MAX)
 		take_pieces(s);
 	if (s->n_in == s->in_cap) {
@@ -175,7 +159,6 @@ int h2_stream_data(struct h2_stream *s, const uint8_t *p, size_t len)
 		s->in_cap = (uint16_t)cap;
 	}
 	s->in[s->n_in++] = (struct iovec){(void *)p, len};
-	s->in_end = p + len;
 	h2_stream_mark(s);
 	return 0;
 }
