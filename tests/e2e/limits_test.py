@@ -115,7 +115,7 @@ def bomb(bed):
     not_ztunnel(bed, "decodes it all")
     block = (h2.header_block([(":method", "CONNECT"), (":authority", f"{bed.b1.ip4}:8080")])
              + b"\x40\x01x" + h2.hpack_int(4000, 7) + b"v" * 4000 + bytes([0x80 | 62]) * 8000)
-    with watched(bed), counted(bed, "header_bytes"), attacker(bed) as h:
+    with watched(bed), counted(bed, "header_block", "a header block without end"), attacker(bed) as h:
         h.wire.send(h2.HEADERS, h2.END_HEADERS, 1, block)
         check(ended(h), "neither GOAWAY nor the connection's end")
 

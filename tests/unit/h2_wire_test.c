@@ -471,6 +471,95 @@ static void test_tiny_frames_join(void **state)
 	wire_close(&w, &e);
 }
 
+/* A connection with two streams, 1 and 3. */
+static void open_two(void)
+{
+	open_stream(true);
+	wire_connect(&w, 3, "10.0.0.1:80");
+	wire_settle(&w);
+	assert_int_equal(e.n_apps, 2);
+}
+
+/* Small and large, padded and empty, on two streams, in records that are cut anywhere: every byte arrives in order. */
+static void test_frames_cut_anywhere(void **state)
+{
+	static const uint16_t sizes[] = {0, 1, 1, 1, 2, 5, 511, 512, 513, 1500};
+	static uint8_t block[100000];
+	uint8_t payload[1 + 1500 + 4] = {4};
+	uint32_t random = 1, stream = 1;
+	size_t n = 0, sent[2] = {0};
+
+	open_two();
+	while (n + sizeof payload + 9 < sizeof block) {
+		random = random * 1103515245 + 12345;
+		size_t len = sizes[(random >> 16) % 10], pad = (random >> 20) % 16 ? 0 : 1;
+		size_t *at = &sent[stream == 3];
+
+		for (size_t i = 0; i < len; i++)
+			payload[1 + i] = (uint8_t)(*at + i);
+		memset(payload + 1 + len, 0, 4);
+		*at += len;
+		n += frame_write(block + n, F_DATA, pad ? 8 : 0, stream, payload + !pad, len + 5 * pad);
+		stream = (random >> 24) % 8 ? stream : 4 - stream;
+	}
+	for (size_t at = 0, len; at < n; at += len) {
+		random = random * 1103515245 + 12345;
+		len = 1 + (random >> 16) % 3000 < n - at ? 1 + (random >> 16) % 3000 : n - at;
+		wire_raw(&w, block + at, len);
+		if (random >> 31)
+			wire_settle(&w);
+	}
+	wire_settle(&w);
+	for (unsigned k = 0; k < 2; k++) {
+		assert_int_equal(e.app[k]->n_got, sent[k]);
+		for (size_t i = 0; i < sent[k]; i++)
+			assert_int_equal(e.app[k]->got[i], (uint8_t)i);
+	}
+	assert_int_equal(e.closed + w.goaways, 0);
+	wire_close(&w, &e);
+}
+
+/* Fills the socket with `block`, in records of their own, while nobody reads. */
+static void fill(const uint8_t *block, size_t n)
+{
+	while (record_flush(w.record) == 0) {
+		assert_int_equal(record_write(w.record, block, n), 0);
+		record_tx_close(w.record);
+	}
+}
+
+/* Frames that cannot be put together: a read full of them is followed by small ones, which leave turns to others. */
+static void test_dense_reads(void **state)
+{
+	static uint8_t block[16380];
+	const size_t small = 4 * sizeof block / 10; /* in run_turns(1), which are two turns */
+	size_t n = 0, got[3] = {0};
+
+	clock_hold(true);
+	open_two();
+	for (uint32_t id = 1; n + 10 <= sizeof block; id = 4 - id)
+		n += frame_write(block + n, F_DATA, 0, id, "x", 1);
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t before = e.app[0]->n_got + e.app[1]->n_got;
+
+		if (i == 2) {
+			run_turns(40);
+			clock_forward(H2_DENSE_MS);
+			before = e.app[0]->n_got + e.app[1]->n_got;
+		}
+		fill(block, n);
+		run_turns(1);
+		got[i] = e.app[0]->n_got + e.app[1]->n_got - before;
+	}
+	assert_true(got[0] > small);
+	assert_in_range(got[1], sizeof block / 10, small);
+	assert_true(got[2] > small);
+	wire_settle(&w);
+	assert_int_equal(e.closed + w.goaways, 0);
+	clock_hold(false);
+	wire_close(&w, &e);
+}
+
 static const struct {
 	const char *name;
 	enum wire_type type;
@@ -659,6 +748,7 @@ static void test_continuation_flood(void **state)
 	wire_settle(&w);
 	assert_true(e.closed || w.goaways);
 	assert_int_equal(e.requests, 0);
+	assert_int_equal(e.limited[H2_LIMIT_BLOCK], 1);
 	wire_close(&w, &e);
 }
 
@@ -680,6 +770,7 @@ static void test_header_bomb(void **state)
 	assert_int_equal(e.requests, 0);
 	assert_int_equal(e.closed, 1);
 	assert_string_equal(e.why, "a header block without end");
+	assert_int_equal(e.limited[H2_LIMIT_BLOCK], 1);
 	wire_close(&w, &e);
 }
 
@@ -948,6 +1039,8 @@ int main(void)
 		cmocka_unit_test(test_exhausted),
 		cmocka_unit_test(test_tiny_frames),
 		cmocka_unit_test(test_tiny_frames_join),
+		cmocka_unit_test(test_frames_cut_anywhere),
+		cmocka_unit_test(test_dense_reads),
 		cmocka_unit_test(test_floods),
 		cmocka_unit_test(test_no_flood),
 		cmocka_unit_test(test_updates_of_small_reads),

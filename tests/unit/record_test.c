@@ -667,6 +667,39 @@ static void test_callback_ends(void **state)
 	record_free(b);
 }
 
+/* Reads that are cut short take no more than they may, and lose nothing. */
+static void test_read_max(void **state)
+{
+	enum { RECORDS = 8 };
+	static uint8_t text[RECORDS * RECORD_PLAIN_MAX], got[sizeof text];
+	static const size_t max[] = {1, 3, 1000, RECORD_SLOT_BYTES};
+
+	for (size_t i = 0; i < sizeof text; i++)
+		text[i] = (uint8_t)(i * 7 + i / 256);
+	for (size_t i = 0; i < COUNT(max); i++) {
+		struct sink sink = {.p = got, .room = sizeof got};
+		size_t len = max[i] < 1000 ? 1000 : sizeof text, before = 0;
+		struct record *a, *b;
+
+		connect_records(0, &a, &b);
+		record_read_max(b, max[i]);
+		for (size_t at = 0; at < len; at += RECORD_PLAIN_MAX)
+			assert_int_equal(
+				record_write(a, text + at, len - at < RECORD_PLAIN_MAX ? len - at : RECORD_PLAIN_MAX),
+				0);
+		assert_int_equal(record_flush(a), 0);
+		backend_arrive(record_fd(a), record_fd(b));
+		for (; sink.n < len; before = sink.n) {
+			assert_true(record_recv(b, keep, &sink) >= 0);
+			assert_true(sink.n - before <= (backend_is_kernel() ? max[i] : RECORD_PLAIN_MAX));
+		}
+		assert_memory_equal(got, text, len);
+		record_read_max(b, RECORD_RX_BYTES);
+		record_free(a);
+		record_free(b);
+	}
+}
+
 static void test_close_notify(void **state)
 {
 	uint8_t text[64];
@@ -971,6 +1004,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_largest_record),
 		cmocka_unit_test(test_truncation),
 		cmocka_unit_test(test_callback_ends),
+		cmocka_unit_test(test_read_max),
 		cmocka_unit_test(test_close_notify),
 		cmocka_unit_test(test_room),
 		cmocka_unit_test(test_stream),

@@ -83,10 +83,11 @@ static void on_closed(struct h2 *h, const char *why)
 static void on_limited(struct h2 *h, enum h2_limit what)
 {
 	struct server *s = h2_owner(h);
+	bool flood = what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS || what == H2_LIMIT_BLOCK;
 
 	limit_reached(LIMIT_H2 + what);
-	s->limited |= what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS || what == H2_LIMIT_UNREAD;
-	if (what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS)
+	s->limited |= flood || what == H2_LIMIT_UNREAD;
+	if (flood)
 		source_flooded(s->source);
 	if (what == H2_LIMIT_HEADERS)
 		traffic_reject(REPORT_DESTINATION, &s->src, &s->dst, "header fields beyond the limit",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One HTTP/2 connection: its record, its silence, and the order of things in a turn. How it ends: h2_end.c.
+/* One HTTP/2 connection: its record, its silence, and the order of things in a turn. How it reads: h2_read.c; how it ends:
+ * h2_end.c.
  *
  * While events are handled, frames only gather: what arrives is parsed and handed to streams at the end of each read,
  * what leaves is put into record slots. The deferred task then settles streams that changed, lets blocked ones go on,
@@ -10,9 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-const char h2_too_many_frames[] = "too many control frames";
-
-enum { READS_PER_EVENT = 4 };
+const char h2_too_many_frames[] = "too many control frames", h2_endless_block[] = "a header block without end";
 
 static void turn_run(struct task *t);
 static void io_ready(struct io *io, uint32_t events);
@@ -162,70 +161,6 @@ static void turn_run(struct task *t)
 	tell(h);
 }
 
-static ssize_t parse(struct h2 *h, uint8_t *p, size_t len)
-{
-	ssize_t n = 0;
-
-	for (size_t used; len && n >= 0; p += used, len -= used) {
-		size_t some = h2_look(h, p, len, &used);
-
-		n = nghttp2_session_mem_recv(h->session, p, some);
-	}
-	return n;
-}
-
-static int on_plaintext(void *arg, uint8_t *p, size_t len)
-{
-	struct h2 *h = arg;
-	ssize_t n;
-
-	if (h->lingering)
-		return 0;
-	if (!len) { /* the batch is over: its pieces must not outlive it */
-		h2_streams_settle(h);
-		return 0;
-	}
-	n = parse(h, p, len);
-	if (n < 0) {
-		if (n == NGHTTP2_ERR_FLOODED) { /* answers that it does not read */
-			h2_limited(h, H2_LIMIT_CONTROL);
-			h->why = h2_too_many_frames;
-		}
-		if (!h->why)
-			h->why = nghttp2_strerror((int)n);
-		h2_streams_settle(h);
-		return -EPROTO;
-	}
-	return 0;
-}
-
-static void receive(struct h2 *h)
-{
-	h->frames = 0;
-	for (int i = 0; i < READS_PER_EVENT && h->frames < H2_FRAMES_PER_EVENT && !h->dead && !h->ending; i++) {
-		ssize_t n = record_recv(h->record, on_plaintext, h);
-
-		if (n >= 0) {
-			h->last_rx = loop_now(h->loop);
-			h->pinged = false;
-		}
-		h->unreadable = n == -EAGAIN && i == 0;
-		if (n == -EAGAIN)
-			return;
-		if (n < 0) {
-			const char *e = record_error(h->record);
-
-			h2_die(h, h->why		   ? h->why
-				  : n == -ENODATA	   ? "closed by peer"
-				  : n == -ECONNRESET || !e ? "connection reset by peer"
-							   : e);
-			return;
-		}
-		if (!record_more(h->record))
-			return;
-	}
-}
-
 static void io_ready(struct io *io, uint32_t events)
 {
 	struct h2 *h = container_of(io, struct h2, io);
@@ -233,7 +168,7 @@ static void io_ready(struct io *io, uint32_t events)
 	if (h->dead)
 		return;
 	if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-		receive(h);
+		h2_read(h);
 	h2_touch(h);
 }
 

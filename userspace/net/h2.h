@@ -43,7 +43,11 @@ enum {
 	H2_RESET_BURST = 1000,	     /* requests that a client resets before their answer: this many at once, */
 	H2_RESET_PER_MS = 1,	     /* and this many a millisecond */
 	H2_CLOSED_KEPT = 64,	     /* streams that have closed and are known: a power of two */
-	H2_FRAMES_PER_EVENT = 4096,  /* then others have their turn; 4 reads at the most */
+	H2_FRAMES_PER_EVENT = 1024,  /* then others have their turn; 4 reads at the most */
+	H2_FRAMES_JOINED = 16,	     /* so many that were put together count as one */
+	H2_FRAMES_DENSE = 2048,	     /* more than so many in an event, as one read may bring, */
+	H2_DENSE_MS = 10000,	     /* and for so long the connection's reads */
+	H2_DENSE_READ = 16384,	     /* are of no more bytes than this */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
 	H2_LINGER_MS = 5000,	     /* after our last byte, without a close by the peer or a byte that it takes */
 	H2_LINGER_MAX_MS = 60000,    /* and at the most */
@@ -56,7 +60,8 @@ enum {
 enum h2_limit {
 	H2_LIMIT_CONTROL, /* H2_CONTROL_*: the connection ends */
 	H2_LIMIT_RESETS,  /* H2_RESET_*: the connection ends */
-	H2_LIMIT_HEADERS, /* H2_HEADERS_MAX: the request is refused, or the connection ends */
+	H2_LIMIT_HEADERS, /* H2_HEADERS_MAX: the request is refused */
+	H2_LIMIT_BLOCK,	  /* H2_HEADERS_END, or CONTINUATION without end: the connection ends */
 	H2_LIMIT_STALLED, /* H2_STALL_MS: the stream ends */
 	H2_LIMIT_UNREAD,  /* it takes no bytes at all: the connection ends */
 	H2_LIMITS

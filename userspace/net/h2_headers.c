@@ -54,8 +54,8 @@ int h2_headers_field(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 		h->too_large = true;
 		if (c->list_size <= H2_HEADERS_END * H2_HEADERS_MAX)
 			return 0;
-		h2_limited(h, H2_LIMIT_HEADERS);
-		h->why = "a header block without end";
+		h2_limited(h, H2_LIMIT_BLOCK);
+		h->why = h2_endless_block;
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	const struct {

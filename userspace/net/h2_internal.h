@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What h2.c (connection), h2_end.c (its end), h2_closed.c (streams that are no more), h2_look.c (frames before nghttp2 has them), h2_frames.c (nghttp2's callbacks),
- * h2_headers.c (header blocks) and h2_stream*.c (streams, their ways in and out) share. */
+/* What h2.c (connection), h2_read.c and h2_look.c (what arrives, until nghttp2 has it), h2_end.c (the connection's end),
+ * h2_closed.c (streams that are no more), h2_frames.c (nghttp2's callbacks), h2_headers.c (header blocks) and h2_stream*.c
+ * (streams, their ways in and out) share. */
 #pragma once
 #include "net/h2.h"
 
@@ -40,6 +41,7 @@ struct h2 {
 	struct h2_bucket control, resets;
 	unsigned n_streams;
 	unsigned frames;		 /* of this event */
+	uint64_t dense_until;		 /* reads are small */
 	uint32_t closed[H2_CLOSED_KEPT]; /* h2_closed.c: ids of the last ones */
 	unsigned n_closed;
 	uint32_t last_reset; /* the stream that the client has reset last, for all we have seen */
@@ -76,7 +78,7 @@ int32_t h2_window(struct h2 *h);
 /* That much was sent: a peer may answer with as many window updates as small reads need. */
 void h2_sent(struct h2 *h, size_t n);
 bool h2_bucket_take(struct h2 *h, struct h2_bucket *b, uint32_t burst, uint32_t per_ms);
-extern const char h2_too_many_frames[];
+extern const char h2_too_many_frames[], h2_endless_block[];
 
 /* Announces h->window. */
 nghttp2_session *h2_session_new(struct h2 *h, bool server);
@@ -93,6 +95,9 @@ void h2_closed_add(struct h2 *h, int32_t id);
 void h2_closed_look(struct h2 *h, const uint8_t *head);
 /* At a HEADERS frame. */
 void h2_closed_headers(struct h2 *h, int32_t id);
+
+/* h2_read.c: an event's share of what has arrived. */
+void h2_read(struct h2 *h);
 
 /* h2_look.c */
 void h2_look_init(struct h2 *h);

@@ -31,7 +31,7 @@ static size_t small_data(const uint8_t *p, const uint8_t *end)
 }
 
 /* Where the run that begins at `p` ends, and in `out` where its single frame does; NULL: there is no run. */
-static uint8_t *gather(uint8_t *p, const uint8_t *end, uint8_t **out)
+static uint8_t *gather(struct h2 *h, uint8_t *p, const uint8_t *end, uint8_t **out)
 {
 	size_t len = small_data(p, end), n;
 	uint8_t *to = p + H2_FRAME_HEADER + len, *from = to;
@@ -48,6 +48,7 @@ static uint8_t *gather(uint8_t *p, const uint8_t *end, uint8_t **out)
 		return NULL;
 	p[1] = (uint8_t)(len >> 8);
 	p[2] = (uint8_t)len;
+	h->frames += (unsigned)(from - to) / H2_FRAME_HEADER / H2_FRAMES_JOINED;
 	*out = to;
 	return from;
 }
@@ -78,7 +79,7 @@ size_t h2_look(struct h2 *h, uint8_t *p, size_t len, size_t *used)
 	uint8_t *at = p, *end = p + len, *out, *next;
 
 	while (at < end) {
-		next = h->look.skip || h->look.have ? NULL : gather(at, end, &out);
+		next = h->look.skip || h->look.have ? NULL : gather(h, at, end, &out);
 		if (next) {
 			h2_closed_look(h, at);
 			*used = (size_t)(next - p);

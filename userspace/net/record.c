@@ -27,6 +27,7 @@ struct record *record_new(int fd, const struct record_secrets *s, struct record_
 	r->pool = pool;
 	r->server = s->server;
 	r->tx.seals = true;
+	r->rx_max = RECORD_RX_BYTES;
 	if (record_key_set(&r->tx, pool, s->cipher, s->tx, s->len) ||
 	    record_key_set(&r->rx, pool, s->cipher, s->rx, s->len)) {
 		record_free(r);

@@ -83,6 +83,8 @@ bool record_tx_pending(const struct record *r);
  *   -EBADMSG    a record that does not authenticate */
 typedef int record_data_fn(void *arg, uint8_t *p, size_t len);
 ssize_t record_recv(struct record *r, record_data_fn *data, void *arg);
+/* How many bytes record_recv() reads at the most, from now on: RECORD_RX_BYTES or fewer. */
+void record_read_max(struct record *r, size_t max);
 /* Was the last record_recv() cut short by its buffer, so that more may wait in the socket? */
 bool record_more(const struct record *r);
 /* A word for the log about the last -EPROTO or -EBADMSG, e.g. "alert unknown_ca(48)"; static storage. */

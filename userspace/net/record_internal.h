@@ -110,7 +110,8 @@ struct record {
 	/* Receiving: a record that has not arrived whole waits in `part`. */
 	uint8_t *part;
 	uint32_t part_have;
-	int rx_end; /* what every further record_recv() returns */
+	uint32_t rx_max; /* bytes a read */
+	int rx_end;	 /* what every further record_recv() returns */
 	bool rx_more;
 	uint8_t rx_idle;    /* records in a row without data */
 	uint8_t hs_have;    /* bytes of a handshake message in hs_head */

@@ -270,7 +270,7 @@ static int read_nothing(struct record *r)
 ssize_t record_kernel_recv(struct record *r, struct record_batch *b, uint8_t *buf)
 {
 	uint8_t type = 0;
-	ssize_t n = ktls_recv(r->fd, buf, RECORD_RX_BYTES, &type);
+	ssize_t n = ktls_recv(r->fd, buf, r->rx_max, &type);
 	int err;
 
 	if (n == -EAGAIN)
@@ -285,7 +285,7 @@ ssize_t record_kernel_recv(struct record *r, struct record_batch *b, uint8_t *bu
 	if (r->rx_stale) /* under the key that the peer gave up */
 		return record_fail(r, -EBADMSG, ALERT_BAD_RECORD_MAC, "record does not authenticate");
 	r->rx_quiet = false;
-	r->rx_more = type != RECORD_DATA || n == RECORD_RX_BYTES;
+	r->rx_more = type != RECORD_DATA || n == r->rx_max;
 	count_records(r, (size_t)n);
 	err = record_content(r, b, type, buf, (size_t)n);
 	return err ? err : b->bytes;

@@ -145,13 +145,14 @@ static ssize_t recv_into(struct record *r, struct record_batch *d, uint8_t *buf)
 
 	if (r->part && r->part_have < RECORD_HEADER)
 		kept = part_to_buffer(r, buf);
+	room = RECORD_RX_BYTES - kept < r->rx_max ? RECORD_RX_BYTES - kept : r->rx_max;
 	if (r->part) {
 		len = record_length(r, r->part); /* has been judged when it was kept */
 		missing = (size_t)len - r->part_have;
-		iov[n_iov++] = (struct iovec){r->part + r->part_have, missing};
+		iov[n_iov++] = (struct iovec){r->part + r->part_have, missing < room ? missing : room};
 	}
-	iov[n_iov++] = (struct iovec){buf + kept, RECORD_RX_BYTES - kept};
-	room = missing + RECORD_RX_BYTES - kept;
+	if (room > missing)
+		iov[n_iov++] = (struct iovec){buf + kept, room - missing};
 	n = read_once(r, iov, n_iov);
 	if (n < 0 && n != -EAGAIN)
 		return n;
@@ -198,6 +199,11 @@ ssize_t record_recv(struct record *r, record_data_fn *data, void *arg)
 		record_pool_give(r->pool, RECORD_BUFFER_PART, d.part);
 	record_pool_give(r->pool, RECORD_BUFFER_RX, buf);
 	return n;
+}
+
+void record_read_max(struct record *r, size_t max)
+{
+	r->rx_max = (uint32_t)max;
 }
 
 bool record_more(const struct record *r)
