@@ -51,7 +51,7 @@ class Peer:
 
     def __init__(self, a, window=1 << 24, read=True):
         here = SimpleNamespace(connect=lambda ip, port, timeout: socket.create_connection((ip, port), timeout))
-        self.a, self.read, self.buf, self.owed = a, read, b"", 0
+        self.a, self.read, self.buf, self.owed = a, read, b"", b""
         self.h = h2.Client(here, a.ip, SimpleNamespace(cert=a.ca), a.cert, preface=False)
         a.share.done["connections"] += 1
         self.tls, self.next, self.window, self.initial = self.h.tls, 1, {0: 65535}, 65535
@@ -74,11 +74,20 @@ class Peer:
                 self.events()
                 select.select([], [self.tls], [], 0.2)
             self.a.share.keep()
+        self.answer()
+
+    def answer(self):
+        """Not before what was begun is sent: TLS wants that again and nothing else."""
+        if self.owed:
+            block, self.owed = self.owed, b""
+            self.send(block)
 
     def wait(self, seconds=0.2):
         if not self.tls.pending():
             select.select([self.tls], [], [], seconds)
-        return self.events()
+        out = self.events()
+        self.answer()
+        return out
 
     def events(self):
         """[(kind, flags, stream, payload)] of what has come."""
@@ -103,13 +112,13 @@ class Peer:
             for name, value in struct.iter_unpack(">HI", payload):
                 self.initial = value if name == 4 else self.initial
             self.greeted = True
-            self.tls.send(frame(h2.SETTINGS, h2.ACK, 0))
+            self.owed += frame(h2.SETTINGS, h2.ACK, 0)
         elif kind == h2.WINDOW_UPDATE:
             self.window[stream] = self.window.get(stream, self.initial) + int.from_bytes(payload, "big")
         elif kind == h2.PING and not flags & h2.ACK:
-            self.tls.send(frame(h2.PING, h2.ACK, 0, payload))
+            self.owed += frame(h2.PING, h2.ACK, 0, payload)
         elif kind == h2.DATA and payload and stream:
-            self.tls.send(frame(h2.WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload)))
+            self.owed += (frame(h2.WINDOW_UPDATE, 0, 0, struct.pack(">I", len(payload)))
                           + frame(h2.WINDOW_UPDATE, 0, stream, struct.pack(">I", len(payload))))
         elif kind == h2.GOAWAY:
             raise ConnectionError("GOAWAY")
@@ -308,6 +317,7 @@ def held(make, count):
             for p in list(all_):
                 try:
                     p.events()
+                    p.answer()
                     if hasattr(p, "streams"):
                         fill(p, *p.streams)
                 except ERRORS:
