@@ -214,7 +214,7 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 	h->owner = owner;
 	h->server = server;
 	h->share = share ? share : &h->alone;
-	h->window = h->share->n < H2_SHARE_WIDE ? H2_CONN_START : H2_CONN_NARROW;
+	h->window = !server ? H2_CLIENT_CONN : h->share->n < H2_SHARE_WIDE ? H2_CONN_START : H2_CONN_NARROW;
 	h->control.left = H2_CONTROL_BURST;
 	h->resets.left = H2_RESET_BURST;
 	h->control.at = h->resets.at = h->credited_at = loop_now(l);

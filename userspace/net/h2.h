@@ -4,10 +4,11 @@
  * application's socket straight into record slots, on the way in it goes from the opened record to the socket.
  *
  * Back-pressure. What a stream's receiver does not take is copied to a buffer of that stream; its window is credited
- * only for what was taken, so the buffer is bounded by H2_STREAM_WINDOW bytes of memory however the peer cuts its
+ * only for what was taken, so the buffer is bounded by the stream's window, in bytes of memory, however the peer cuts its
  * frames. The connection's window is credited on arrival while all streams of the peer together hold less than
- * H2_HELD_FREE: a few stalled streams cannot stop the others. Windows begin small and grow with what receivers take, so
- * that who opens many and lets them stall pins little. Towards peers that are not as kind, a stream that is not drained never
+ * H2_HELD_FREE: a few stalled streams cannot stop the others. A client's windows begin small and grow with what receivers
+ * take, so that who opens many and lets them stall pins little. A server's are large: one whose application has closed may
+ * send what fits and reset the stream in place of the rest (Envoy, with whatever it still holds). Towards peers that are not as kind, a stream that is not drained never
  * takes the last part of the connection's window, and a connection that stalled streams hold gets a sibling.
  *
  * Batching. Nothing is sent before the end of the loop's turn (or until the record's slots are full): frames of many
@@ -22,7 +23,9 @@
 #include "net/record.h"
 
 enum {
-	H2_STREAM_START = 256 << 10, /* bytes a peer may send on a stream before we take any, */
+	H2_CLIENT_STREAM = 4 << 20,  /* bytes a server may send on a stream before we take any, */
+	H2_CLIENT_CONN = 16 << 20,   /* and on a connection */
+	H2_STREAM_START = 256 << 10, /* a client on a stream, */
 	H2_STREAM_WINDOW = 1 << 20,  /* and when the application has had */
 	H2_STREAM_WIDE = 512 << 10,  /* this much: more than its socket's buffer */
 	H2_CONN_START = 512 << 10,   /* the same on a connection, */

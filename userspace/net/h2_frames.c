@@ -200,7 +200,7 @@ static int announce(nghttp2_session *ng, bool server, uint32_t window)
 	const nghttp2_settings_entry client[] =
 		{
 			{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_START},
+			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM},
 			{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX / 4},
 		},
 				     srv[] = {
