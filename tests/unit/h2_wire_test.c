@@ -1008,6 +1008,38 @@ static void test_preface_deadline(void **state)
 	}
 }
 
+/* Of a client that says nothing a server keeps no session; what it has to say comes all the same. */
+static void test_silent_client(void **state)
+{
+	enum what { SPEAKS, SHUT, SHUT_GRACEFULLY, CUT };
+	static const struct {
+		const char *name;
+		enum what what;
+	} rows[] = {
+		{"it speaks after all", SPEAKS},
+		{"we leave", SHUT},
+		{"we leave in two steps", SHUT_GRACEFULLY},
+		{"it is cut", CUT},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		wire_open(&w, &e, false);
+		wire_settle(&w);
+		if (e.h2->session || w.frames)
+			fail_msg("%s: a session before the client's preface, %u frames", rows[i].name, w.frames);
+		if (rows[i].what == SPEAKS)
+			wire_hello(&w);
+		else if (rows[i].what == CUT)
+			h2_cut(e.h2);
+		else
+			h2_shutdown(e.h2, rows[i].what == SHUT_GRACEFULLY);
+		wire_settle(&w);
+		if (w.settings != 1 || w.goaways != (rows[i].what != SPEAKS))
+			fail_msg("%s: %u SETTINGS, %u GOAWAY", rows[i].name, w.settings, w.goaways);
+		wire_close(&w, &e);
+	}
+}
+
 static void test_bad_bytes(void **state)
 {
 	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n      ",
@@ -1056,6 +1088,7 @@ int main(void)
 		cmocka_unit_test(test_refusal_order),
 		cmocka_unit_test(test_stalls),
 		cmocka_unit_test(test_preface_deadline),
+		cmocka_unit_test(test_silent_client),
 		cmocka_unit_test(test_bad_bytes),
 	};
 

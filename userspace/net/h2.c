@@ -76,6 +76,15 @@ int h2_record_flush(struct h2 *h)
 	return e;
 }
 
+bool h2_begin(struct h2 *h)
+{
+	if (!h->session)
+		h->session = h2_session_new(h, h->server);
+	if (!h->session)
+		h2_die(h, "out of memory");
+	return h->session;
+}
+
 void h2_limited(struct h2 *h, enum h2_limit what)
 {
 	if (h->ops->limited)
@@ -86,7 +95,7 @@ void h2_frames_out(struct h2 *h)
 {
 	int e;
 
-	if (h->dead || h->lingering || !nghttp2_session_want_write(h->session))
+	if (h->dead || h->lingering || !h->session || !nghttp2_session_want_write(h->session))
 		return;
 	e = nghttp2_session_send(h->session);
 	if (e < 0)
@@ -224,8 +233,9 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 	io_init(&h->io, record_fd(r), io_ready);
 	h->record = r;
 	h2_look_init(h);
-	h->session = h2_session_new(h, server);
-	if (!h->session || io_want(l, &h->io, EPOLLIN) < 0) {
+	if (!server)
+		h->session = h2_session_new(h, false);
+	if ((!server && !h->session) || io_want(l, &h->io, EPOLLIN) < 0) {
 		nghttp2_session_del(h->session);
 		free(h);
 		return NULL;

@@ -149,7 +149,7 @@ struct h2_ops {
 };
 
 /* Takes the record over. `share` NULL: the peer has no other connections. NULL: no memory (the record stays the
- * caller's). */
+ * caller's). A server says nothing, and has no session in memory, before its client says something. */
 struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,
 		  void *owner);
 /* Closes at once, without GOAWAY; streams get `reset` with CANCEL. Takes NULL. */

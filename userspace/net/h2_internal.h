@@ -24,7 +24,7 @@ struct h2 {
 	struct io io;
 	struct loop *loop;
 	struct record *record;
-	nghttp2_session *session;
+	nghttp2_session *session; /* NULL: of a server whose client has said nothing yet */
 	const struct h2_ops *ops;
 	void *owner;
 	struct task turn;    /* end of the turn: settle streams, send, tell */
@@ -63,6 +63,8 @@ struct h2 {
 
 /* Ends the connection at the end of the turn. `why` is static. */
 void h2_die(struct h2 *h, const char *why);
+/* A session, 25 KiB, is there from now on: a server makes none for who does not speak. False: no memory, and it ends. */
+bool h2_begin(struct h2 *h);
 /* Tells the owner. */
 void h2_limited(struct h2 *h, enum h2_limit what);
 /* Makes sure that the end of the turn is worked on. */

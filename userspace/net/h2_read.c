@@ -50,6 +50,8 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 		h2_streams_settle(h);
 		return 0;
 	}
+	if (!h2_begin(h))
+		return -ENOMEM;
 	n = parse(h, p, len);
 	if (n < 0) {
 		refused(h, (int)n);
