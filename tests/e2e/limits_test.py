@@ -20,8 +20,8 @@ T = Table(__file__)
 KIND = kinds()[0]
 BED = fixture(KIND, KIND)
 WINDOW = 256 << 10  # of a stream whose receiver has taken nothing
-SILENT, WAITING, WORKERS = 1200, 512, 2  # connections; of a source so many may wait on a worker
 FILES = 1024  # descriptors: half of them are a source's requests
+SILENT, WAITING, WORKERS = 500, FILES // 8, 2  # connections; of a source so many may wait on a worker
 
 
 @contextlib.contextmanager
@@ -120,17 +120,6 @@ def bomb(bed):
         check(ended(h), "neither GOAWAY nor the connection's end")
 
 
-@T.row(f"{KIND}/connections-that-wait-for-tls", BED)
-def waiting(bed):
-    """For one more than a source may have, its oldest goes; others, and it as well, are served meanwhile."""
-    not_ztunnel(bed, "has no bound")
-    with watched(bed), counted(bed, "handshakes_of_a_source", "wait for TLS"), contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(SILENT)]
-        until(lambda: sum(map(is_over, socks)) >= SILENT - WORKERS * WAITING, "the oldest of them to go", 5)
-        with attacker(bed) as h:
-            equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
-
-
 class Few(Bed):
     """The second tunnel has few descriptors."""
 
@@ -138,6 +127,16 @@ class Few(Bed):
         if agent.node.index == 2:
             agent.argv = ["prlimit", f"--nofile={FILES}:{FILES}", *agent.argv]
         super()._serve(agent)
+
+
+@T.row("dropin/connections-that-wait-for-tls", lambda: Few(("dropin", "dropin")))
+def waiting(bed):
+    """For one more than a source may have, its oldest goes; others, and it as well, are served meanwhile."""
+    with watched(bed), counted(bed, "handshakes_of_a_source", "wait for TLS"), contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(SILENT)]
+        until(lambda: sum(map(is_over, socks)) >= SILENT - WORKERS * WAITING, "the oldest of them to go", 5)
+        with attacker(bed) as h:
+            equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
 
 
 @T.row("dropin/streams-of-a-source", lambda: Few(("dropin", "dropin")))

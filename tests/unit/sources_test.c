@@ -121,8 +121,11 @@ static void test_few_descriptors(void **state)
 {
 	static const struct {
 		rlim_t files;
-		unsigned streams;
-	} rows[] = {{1024, 512}, {20000, 10000}, {1 << 20, SOURCE_STREAMS_MAX}, {100, 256}};
+		unsigned streams, waiting;
+	} rows[] = {{1024, 512, 128},
+		    {10000, 5000, 1250},
+		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX},
+		    {100, 256, 64}};
 	struct rlimit was, now;
 
 	getrlimit(RLIMIT_NOFILE, &was);
@@ -134,6 +137,7 @@ static void test_few_descriptors(void **state)
 			continue; /* the machine has fewer */
 		all = sources_new(loop);
 		assert_int_equal(all->streams_max, rows[i].streams);
+		assert_int_equal(all->waiting_max, rows[i].waiting);
 		sources_free(all);
 	}
 	setrlimit(RLIMIT_NOFILE, &was);

@@ -253,7 +253,7 @@ static bool share_take(struct server *s)
 		return false;
 	}
 	list_add_tail(&source->waiting, &s->pending);
-	if (++source->n_waiting > SOURCE_WAITING_MAX) {
+	if (++source->n_waiting > source->all->waiting_max) {
 		limit_reached(LIMIT_HANDSHAKES);
 		server_end(list_entry(source->waiting.next, struct server, pending),
 			   "too many connections of this source wait for TLS");

@@ -7,7 +7,12 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { STREAMS_LEAST = 256 };
+enum { STREAMS_LEAST = 256, WAITING_LEAST = SOURCE_HANDSHAKES_MAX };
+
+static unsigned at_most(unsigned max, rlim_t some, unsigned least)
+{
+	return some >= max ? max : some > least ? (unsigned)some : least;
+}
 
 struct sources *sources_new(struct loop *l)
 {
@@ -21,11 +26,10 @@ struct sources *sources_new(struct loop *l)
 		list_init(&all->bucket[i]);
 	list_init(&all->turn);
 	list_init(&all->asking);
-	all->streams_max = SOURCE_STREAMS_MAX;
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur / 2 < all->streams_max)
-		all->streams_max = (unsigned)(r.rlim_cur / 2);
-	if (all->streams_max < STREAMS_LEAST)
-		all->streams_max = STREAMS_LEAST;
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+		r.rlim_cur = RLIM_INFINITY;
+	all->streams_max = at_most(SOURCE_STREAMS_MAX, r.rlim_cur / 2, STREAMS_LEAST);
+	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 8, WAITING_LEAST);
 	return all;
 }
 

@@ -9,7 +9,8 @@
 
 enum {
 	SOURCE_CONNS_MAX = 4096,    /* HBONE connections of a source on a worker; one more is refused */
-	SOURCE_WAITING_MAX = 512,   /* of these not yet through with TLS; for one more the oldest goes */
+	SOURCE_WAITING_MAX = 2048,  /* of these not yet through with TLS, fewer where descriptors are (an eighth); for
+				       one more the oldest goes. To hold one costs less than to have it come again */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
 	SOURCE_STREAMS_MAX = 32768, /* requests; fewer where descriptors are (half of them); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
@@ -39,7 +40,7 @@ struct sources {
 	struct task begin;  /* some of them */
 	struct msg more;    /* and others in the next turn */
 	bool more_comes;
-	unsigned streams_max; /* SOURCE_STREAMS_MAX, or what descriptors allow */
+	unsigned streams_max, waiting_max; /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
 };
 
 /* NULL: no memory. */
