@@ -150,20 +150,24 @@ static void handshake_done(struct server *s)
 	}
 }
 
-static void tls_ready(struct io *io, uint32_t events)
+void server_step(struct server *s)
 {
-	struct server *s = container_of(io, struct server, io);
 	char why[SERVER_WHY_MAX];
 	uint32_t want = 0;
 	int e = tls_handshake_step(s->tls, &want);
 
 	if (e == 0) {
 		handshake_done(s);
-	} else if (e != -EAGAIN || io_want(s->w->loop, io, want) < 0) {
+	} else if (e != -EAGAIN || io_want(s->w->loop, &s->io, want) < 0) {
 		revoke_refused(REPORT_DESTINATION, s->tls);
 		snprintf(why, sizeof why, "TLS handshake failed: %s", tls_reason(s->tls));
 		server_end(s, why);
 	}
+}
+
+static void tls_ready(struct io *io, uint32_t events)
+{
+	turn_step(container_of(io, struct server, io));
 }
 
 static void late(struct timer *t)
@@ -180,7 +184,7 @@ void server_shake(struct server *s)
 	}
 	turn_begin(s);
 	s->io.ready = tls_ready;
-	tls_ready(&s->io, 0);
+	server_step(s);
 }
 
 static void hello_ready(struct io *io, uint32_t events)
@@ -278,6 +282,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	s->src = *peer;
 	io_init(&s->io, fd, hello_ready);
 	list_init(&s->turn);
+	list_init(&s->step);
 	list_init(&s->pending);
 	list_add_tail(&p->w->servers, &s->link);
 	s->source->n_conns++;

@@ -16,6 +16,7 @@ enum {
 struct server {
 	struct list link;    /* the worker's servers */
 	struct list turn;    /* among the handshakes under way, or those of its source that wait */
+	struct list step;    /* among the handshakes that can go on */
 	struct list pending; /* the source's, until TLS is done */
 	struct source *source;
 	uint64_t began; /* the handshake */
@@ -39,11 +40,14 @@ struct server {
 
 /* `why` NULL: nothing to say. Freed when the last stream has gone. */
 void server_end(struct server *s, const char *why);
-/* Begins the handshake. */
+/* Begins the handshake; goes on with it. */
 void server_shake(struct server *s);
+void server_step(struct server *s);
 
 /* turn.c. The client has said something: calls server_shake() when it is this one's turn. */
 void turn_await(struct server *s);
+/* The handshake can go on: calls server_step() then. */
+void turn_step(struct server *s);
 /* The handshake is under way; is over, or will not be. */
 void turn_begin(struct server *s);
 void turn_leave(struct server *s);

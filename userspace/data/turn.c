@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whose handshake is next. OpenSSL takes tens of kilobytes for one. So it begins when the client has said something, and
  * only so many are under way, of all and of each source: who gets stuck in the middle makes room for those who wait.
- * Sources take turns, so that a crowd delays only itself. */
+ * Sources take turns, so that a crowd delays only itself.
+ *
+ * A step of a handshake takes up to a millisecond. In one turn of the loop there is one, the others wait for the next: who
+ * talks already is not held up by a crowd whose handshakes all go on at once. */
 #include "data/server.h"
 #include "net/tls.h"
 
@@ -9,8 +12,16 @@ static void turns_go_on(struct task *t);
 
 static void go_on(struct worker *w)
 {
-	if (!list_empty(&w->sources->turn))
+	if (!w->shaking_stepped && (!list_empty(&w->sources->turn) || !list_empty(&w->stepping)))
 		loop_defer(w->loop, &w->shaking_turn, turns_go_on);
+}
+
+static void next_turn(struct loop *l, struct msg *m)
+{
+	struct worker *w = container_of(m, struct worker, shaking_more);
+
+	w->shaking_stepped = false;
+	go_on(w);
 }
 
 void turn_leave(struct server *s)
@@ -22,6 +33,7 @@ void turn_leave(struct server *s)
 	tls_handshake_free(s->tls);
 	s->tls = NULL;
 	list_del(&s->turn);
+	list_del(&s->step);
 	if (!list_empty(&s->pending))
 		s->source->n_waiting--;
 	list_del(&s->pending);
@@ -56,9 +68,7 @@ static bool make_room(struct worker *w, const struct source *source)
 
 static void turns_tick(struct timer *t)
 {
-	struct worker *w = container_of(t, struct worker, shaking_timer);
-
-	loop_defer(w->loop, &w->shaking_turn, turns_go_on);
+	go_on(container_of(t, struct worker, shaking_timer));
 }
 
 static bool has_room(struct worker *w, struct source *source)
@@ -79,31 +89,60 @@ static void turn_take(struct source *source)
 	server_shake(s); /* which may be the end of its source */
 }
 
-/* Begins the handshakes that wait, as far as there is room, one of each source after the other. */
+/* The next one that has room; it is the last one then. NULL: none of those that wait. */
+static struct source *next_source(struct worker *w)
+{
+	struct list *all = &w->sources->turn;
+
+	list_for_each (pos, all) {
+		struct source *source = list_entry(pos, struct source, turn);
+
+		if (!has_room(w, source))
+			continue;
+		list_del(&source->turn);
+		list_add_tail(all, &source->turn);
+		return source;
+	}
+	return NULL;
+}
+
+/* One step of the handshake that has waited longest for it, else of a new one. False: there is nothing to do. */
+static bool step_one(struct worker *w)
+{
+	struct source *source;
+
+	if (!list_empty(&w->stepping)) {
+		struct server *s = list_entry(w->stepping.next, struct server, step);
+
+		list_del(&s->step);
+		server_step(s);
+		return true;
+	}
+	source = next_source(w);
+	if (source)
+		turn_take(source);
+	return source;
+}
+
 static void turns_go_on(struct task *t)
 {
 	struct worker *w = container_of(t, struct worker, shaking_turn);
-	bool more = true;
 
-	while (more) {
-		struct list now;
-
-		more = false;
-		list_init(&now);
-		list_move_all(&now, &w->sources->turn);
-		while (!list_empty(&now)) {
-			struct source *source = list_entry(now.next, struct source, turn);
-
-			list_del(&source->turn);
-			list_add_tail(&w->sources->turn, &source->turn);
-			if (!has_room(w, source))
-				continue;
-			turn_take(source);
-			more = true;
-		}
+	w->shaking_stepped = true;
+	if (step_one(w)) {
+		loop_post(w->loop, &w->shaking_more, next_turn);
+		return;
 	}
-	if (!list_empty(&w->sources->turn))
+	w->shaking_stepped = false;
+	if (!list_empty(&w->sources->turn)) /* until somebody is stuck */
 		timer_set(w->loop, &w->shaking_timer, SERVER_TURN_MS, turns_tick);
+}
+
+void turn_step(struct server *s)
+{
+	if (list_empty(&s->step))
+		list_add_tail(&s->w->stepping, &s->step);
+	go_on(s->w);
 }
 
 void turn_await(struct server *s)

@@ -55,6 +55,7 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	list_init(&w->conns);
 	list_init(&w->servers);
 	list_init(&w->shaking);
+	list_init(&w->stepping);
 	list_init(&w->waiting);
 	list_init(&w->nested);
 	list_init(&w->queries);

@@ -33,7 +33,10 @@ struct worker {
 	struct list servers; /* struct server: accepted HBONE connections */
 	struct list shaking; /* servers whose handshake is under way, the oldest first */
 	unsigned n_shaking;
+	struct list stepping; /* of these, whose handshake can go on */
 	struct task shaking_turn;
+	struct msg shaking_more; /* in the next turn; posted while `shaking_stepped` is set */
+	bool shaking_stepped;	 /* in this turn: no more of it */
 	struct timer shaking_timer;
 	struct list waiting;		    /* struct workload_wait */
 	struct list pods[WORKER_POD_SLOTS]; /* struct post, by namespace and name */
