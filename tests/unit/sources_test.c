@@ -51,7 +51,7 @@ static void test_who_is_one(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		struct sources *all = sources_new(loop);
+		struct sources *all = sources_new(loop, 1);
 		struct source *a = get(all, rows[i].a, rows[i].known), *b = get(all, rows[i].b, rows[i].known);
 
 		if ((a == b) != rows[i].same)
@@ -66,7 +66,7 @@ static void test_who_is_one(void **state)
 
 static void test_floods_are_remembered(void **state)
 {
-	struct sources *all = sources_new(loop);
+	struct sources *all = sources_new(loop, 1);
 	struct source *s = get(all, "10.0.0.1", true);
 
 	forward(0);
@@ -91,7 +91,7 @@ static void test_floods_are_remembered(void **state)
 /* One that nobody asks for again goes when its bucket is looked at. */
 static void test_forgotten(void **state)
 {
-	struct sources *all = sources_new(loop);
+	struct sources *all = sources_new(loop, 1);
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < 1000; i++) {
@@ -135,7 +135,7 @@ static void test_few_descriptors(void **state)
 		now = (struct rlimit){rows[i].files, was.rlim_max};
 		if (setrlimit(RLIMIT_NOFILE, &now) < 0)
 			continue; /* the machine has fewer */
-		all = sources_new(loop);
+		all = sources_new(loop, 1);
 		assert_int_equal(all->streams_max, rows[i].streams);
 		assert_int_equal(all->waiting_max, rows[i].waiting);
 		sources_free(all);

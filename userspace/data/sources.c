@@ -14,7 +14,7 @@ static unsigned at_most(unsigned max, rlim_t some, unsigned least)
 	return some >= max ? max : some > least ? (unsigned)some : least;
 }
 
-struct sources *sources_new(struct loop *l)
+struct sources *sources_new(struct loop *l, unsigned workers)
 {
 	struct sources *all = calloc(1, sizeof *all);
 	struct rlimit r;
@@ -28,8 +28,8 @@ struct sources *sources_new(struct loop *l)
 	list_init(&all->asking);
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
 		r.rlim_cur = RLIM_INFINITY;
-	all->streams_max = at_most(SOURCE_STREAMS_MAX, r.rlim_cur / 2, STREAMS_LEAST);
-	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 8, WAITING_LEAST);
+	all->streams_max = at_most(SOURCE_STREAMS_MAX, r.rlim_cur / 2 / workers, STREAMS_LEAST);
+	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 8 / workers, WAITING_LEAST);
 	return all;
 }
 

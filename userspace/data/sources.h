@@ -7,12 +7,13 @@
 #include "base/list.h"
 #include "net/h2.h"
 
+/* Of a source on a worker; fewer where descriptors are: an eighth of them for all workers, or half. */
 enum {
-	SOURCE_CONNS_MAX = 4096,    /* HBONE connections of a source on a worker; one more is refused */
-	SOURCE_WAITING_MAX = 2048,  /* of these not yet through with TLS, fewer where descriptors are (an eighth); for
-				       one more the oldest goes. To hold one costs less than to have it come again */
+	SOURCE_CONNS_MAX = 4096,    /* HBONE connections; one more is refused */
+	SOURCE_WAITING_MAX = 2048,  /* of these not yet through with TLS (an eighth); for one more the oldest goes. To
+				       hold one costs less than to have it come again */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
-	SOURCE_STREAMS_MAX = 32768, /* requests; fewer where descriptors are (half of them); one more is refused */
+	SOURCE_STREAMS_MAX = 32768, /* requests (half); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
 	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
 	SOURCE_BUCKETS = 256,
@@ -43,8 +44,8 @@ struct sources {
 	unsigned streams_max, waiting_max; /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
 };
 
-/* NULL: no memory. */
-struct sources *sources_new(struct loop *l);
+/* One of `workers`, which share the descriptors. NULL: no memory. */
+struct sources *sources_new(struct loop *l, unsigned workers);
 /* There are no references any more. Takes NULL. */
 void sources_free(struct sources *all);
 /* A reference. NULL: no memory. */

@@ -3,10 +3,14 @@
  * only so many are under way, of all and of each source: who gets stuck in the middle makes room for those who wait.
  * Sources take turns, so that a crowd delays only itself.
  *
- * A step of a handshake takes up to a millisecond. In one turn of the loop there is one, the others wait for the next: who
- * talks already is not held up by a crowd whose handshakes all go on at once. */
+ * A step of a handshake takes up to a millisecond. A turn of the loop has time for one or a few, the others wait for the
+ * next: who talks already is not held up by a crowd whose handshakes all go on at once. Those that go on and those that
+ * begin alternate: neither crowd keeps the other waiting. */
+#include "base/monotonic.h"
 #include "data/server.h"
 #include "net/tls.h"
+
+enum { STEPS_NS = 1000000 }; /* of a turn; what has begun is finished */
 
 static void turns_go_on(struct task *t);
 
@@ -106,30 +110,46 @@ static struct source *next_source(struct worker *w)
 	return NULL;
 }
 
-/* One step of the handshake that has waited longest for it, else of a new one. False: there is nothing to do. */
-static bool step_one(struct worker *w)
+static bool begin_one(struct worker *w)
 {
-	struct source *source;
+	struct source *source = next_source(w);
 
-	if (!list_empty(&w->stepping)) {
-		struct server *s = list_entry(w->stepping.next, struct server, step);
-
-		list_del(&s->step);
-		server_step(s);
-		return true;
-	}
-	source = next_source(w);
 	if (source)
 		turn_take(source);
 	return source;
 }
 
+/* The one that has waited longest for it. */
+static bool continue_one(struct worker *w)
+{
+	struct server *s;
+
+	if (list_empty(&w->stepping))
+		return false;
+	s = list_entry(w->stepping.next, struct server, step);
+	list_del(&s->step);
+	server_step(s);
+	return true;
+}
+
+/* False: there is nothing to do. */
+static bool step_one(struct worker *w)
+{
+	w->shaking_begins = !w->shaking_begins;
+	return w->shaking_begins ? begin_one(w) || continue_one(w) : continue_one(w) || begin_one(w);
+}
+
 static void turns_go_on(struct task *t)
 {
 	struct worker *w = container_of(t, struct worker, shaking_turn);
+	int64_t until = monotonic_ns() + STEPS_NS;
+	bool more;
 
 	w->shaking_stepped = true;
-	if (step_one(w)) {
+	do
+		more = step_one(w);
+	while (more && monotonic_ns() < until);
+	if (more) {
 		loop_post(w->loop, &w->shaking_more, next_turn);
 		return;
 	}

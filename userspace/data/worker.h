@@ -37,6 +37,7 @@ struct worker {
 	struct task shaking_turn;
 	struct msg shaking_more; /* in the next turn; posted while `shaking_stepped` is set */
 	bool shaking_stepped;	 /* in this turn: no more of it */
+	bool shaking_begins;	 /* the last step was a new handshake's */
 	struct timer shaking_timer;
 	struct list waiting;		    /* struct workload_wait */
 	struct list pods[WORKER_POD_SLOTS]; /* struct post, by namespace and name */
@@ -45,6 +46,7 @@ struct worker {
 	struct dns_cache *dns_cache;
 	struct dns_conf *dns_conf;
 	unsigned n_conns, n_queries, n_tunnels; /* the control thread reads them */
+	unsigned n_large;			/* of client.h */
 	struct list taps;			/* struct tap_post */
 	uint64_t serial;			/* of the next connection */
 	uint64_t random[2];
