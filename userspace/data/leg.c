@@ -149,13 +149,13 @@ static void app_ready(struct io *io, uint32_t events)
 		       NGHTTP2_INTERNAL_ERROR, false);
 		return;
 	}
-	if (events & EPOLLOUT && g->full)
+	if (events & EPOLLOUT && g->full) {
+		g->full = g->stream.h2; /* else its connection was freed, and there is no more */
 		h2_stream_resume(&g->stream);
-	if (g->lingering) {
-		linger_check(g);
-		return;
 	}
-	if (events & EPOLLIN && !g->blocked && !g->app_eof)
+	if (g->lingering)
+		linger_check(g);
+	else if (events & EPOLLIN && !g->blocked && !g->app_eof)
 		pump(g);
 	watch(g);
 }
@@ -257,7 +257,8 @@ static void on_reset(struct h2_stream *s, uint32_t code, bool refused, const cha
 		finish(g, why, NGHTTP2_INTERNAL_ERROR, refused);
 		return;
 	}
-	g->why = why;
+	if (!g->why) /* else the application has ended it just now */
+		g->why = why;
 	g->failing = true;
 	linger(g);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "data/accept.h"
+#include "data/client.h"
 
 /* --- endings -------------------------------------------------------------------------------------------- */
 
@@ -58,7 +59,8 @@ static bool revoked(const struct conn *c)
 	const struct outbound *o = container_of(c, struct outbound, conn);
 	const struct h2 *t = o->carrier == CARRIER_LEG ? o->leg.stream.h2 : NULL;
 
-	return (t && h2_is_cut(t)) || local_revoked(o);
+	/* One that is over is not cut, and its last bytes may be on their way to the application. */
+	return (t && (h2_is_cut(t) || crl_path_revoked(((struct client *)h2_owner(t))->path))) || local_revoked(o);
 }
 
 static const struct conn_ops conn_ops = {.kill = kill, .revoked = revoked};

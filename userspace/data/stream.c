@@ -62,7 +62,8 @@ static bool revoked(const struct conn *c)
 {
 	const struct h2 *tunnel = container_of(c, struct stream, conn)->leg.stream.h2;
 
-	return tunnel && h2_is_cut(tunnel);
+	/* One that is over is not cut, and its last bytes may be on their way to the application. */
+	return tunnel && (h2_is_cut(tunnel) || crl_path_revoked(((struct server *)h2_owner(tunnel))->path));
 }
 
 static const struct conn_ops conn_ops = {.kill = kill, .revoked = revoked};
