@@ -125,8 +125,8 @@ struct app {
 	size_t piece;	   /* and so much at once; 0: any */
 	unsigned takes, ends, resets, writables;
 	uint32_t code;
-	int status, fail; /* fail: what take returns */
-	bool refused, sent_eof, live, blocked;
+	int status, fail;			      /* fail: what take returns */
+	bool refused, sent_eof, live, blocked, keeps; /* keeps: its stream, after a reset */
 	char why[64], baggage[H2_HEADER_VALUE_MAX + 1], authority[H2_HEADER_VALUE_MAX + 1];
 };
 
@@ -255,7 +255,8 @@ static inline void app_reset(struct h2_stream *s, uint32_t code, bool refused, c
 	a->code = code;
 	a->refused = refused;
 	snprintf(a->why, sizeof a->why, "%s", why ? why : "(none)");
-	app_drop(a, NGHTTP2_CANCEL);
+	if (!a->keeps)
+		app_drop(a, NGHTTP2_CANCEL);
 }
 
 static const struct h2_stream_ops app_ops = {
@@ -328,7 +329,7 @@ static inline void end_init(struct end *e, int fd, bool server)
 
 	memset(e, 0, sizeof *e);
 	e->server = server;
-	e->h2 = h2_new(rig_loop, r, server, NULL, &end_ops, e);
+	e->h2 = h2_new(rig_loop, r, server ? H2_SERVER : H2_CLIENT, NULL, &end_ops, e);
 	assert_non_null(e->h2);
 }
 

@@ -293,6 +293,31 @@ static void test_reset_with_held_data(void **state)
 	pair_close(&p);
 }
 
+/* A connection is freed while a stream's owner waits for its application to take what came. */
+static void test_freed_under_a_stream(void **state)
+{
+	struct pair p;
+	struct flow f;
+
+	pair_open(&p);
+	f = (struct flow){p.c, p.s, 100000, 65536};
+	p.s->cap = 10;
+	p.s->keeps = true;
+	for (unsigned i = 0; i < 50; i++) {
+		flow_write(&f);
+		run_turns(1);
+	}
+	assert_true(h2_stream_held(&p.s->s) > 0);
+	h2_free(p.server.h2);
+	p.server.h2 = NULL;
+	assert_int_equal(p.s->resets, 1);
+	assert_null(p.s->s.h2);
+	assert_int_equal(h2_stream_held(&p.s->s), 0);
+	h2_stream_resume(&p.s->s);
+	run_turns(5);
+	pair_close(&p);
+}
+
 static void test_receiver_fails(void **state)
 {
 	struct pair p;
@@ -834,6 +859,7 @@ int main(void)
 		cmocka_unit_test(test_half_close),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_reset_with_held_data),
+		cmocka_unit_test(test_freed_under_a_stream),
 		cmocka_unit_test(test_receiver_fails),
 		cmocka_unit_test(test_connection_lost),
 		cmocka_unit_test(test_stalled_neighbours),

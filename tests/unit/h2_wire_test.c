@@ -534,6 +534,7 @@ static void test_dense_reads(void **state)
 	static uint8_t block[16380];
 	const size_t small = 4 * sizeof block / 10; /* in run_turns(1), which are two turns */
 	size_t n = 0, got[3] = {0};
+	uint64_t again = 0;
 
 	clock_hold(true);
 	open_two();
@@ -547,12 +548,17 @@ static void test_dense_reads(void **state)
 			clock_forward(H2_DENSE_MS);
 			before = e.app[0]->n_got + e.app[1]->n_got;
 		}
+		if (i == 1)
+			clock_forward(H2_DENSE_MS / 2);
 		fill(block, n);
 		run_turns(1);
+		if (i == 1)
+			again = e.h2->share->dense_until - loop_now(rig_loop);
 		got[i] = e.app[0]->n_got + e.app[1]->n_got - before;
 	}
 	assert_true(got[0] > small);
 	assert_in_range(got[1], sizeof block / 10, small);
+	assert_true(again > H2_DENSE_MS / 2); /* small reads full of them prolong it */
 	assert_true(got[2] > small);
 	wire_settle(&w);
 	assert_int_equal(e.closed + w.goaways, 0);

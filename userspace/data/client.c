@@ -85,7 +85,9 @@ static void handshake_done(struct client *c)
 	tls_handshake_free(c->tls);
 	c->tls = NULL;
 	timer_cancel(&c->timer);
-	c->h2 = h2_new(c->w->loop, r, false, NULL, c->ops->h2, c);
+	c->large = c->w->n_large < CLIENT_LARGE_MAX;
+	c->w->n_large += c->large;
+	c->h2 = h2_new(c->w->loop, r, c->large ? H2_CLIENT_LARGE : H2_CLIENT, NULL, c->ops->h2, c);
 	if (c->h2) {
 		c->ops->up(c);
 	} else {
@@ -179,6 +181,7 @@ void client_stop(struct client *c)
 void client_free(struct client *c)
 {
 	h2_free(c->h2);
+	c->w->n_large -= c->large;
 	rstr_unref(c->peer);
 	crl_path_free(c->path);
 	tls_id_unref(c->id);

@@ -8,6 +8,9 @@
 #include "net/h2.h"
 #include "state/route.h"
 
+/* So many of a worker's tunnels have large windows: a server may send 4 MiB to each application that reads nothing. */
+enum { CLIENT_LARGE_MAX = 128 };
+
 struct client;
 struct client_ops {
 	const struct h2_ops *h2; /* their h2_owner() is the client */
@@ -33,6 +36,7 @@ struct client {
 	struct rstr *peer;     /* who was verified */
 	struct crl_path *path; /* of the peer; or NULL */
 	struct h2 *h2;
+	bool large; /* counted in the worker's n_large */
 };
 
 /* `expect` is copied. -ENOMEM: nothing to free. */

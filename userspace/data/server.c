@@ -140,7 +140,7 @@ static void handshake_done(struct server *s)
 	}
 	turn_leave(s);
 	timer_cancel(&s->timer);
-	s->h2 = h2_new(s->w->loop, r, true, &s->source->share, &h2_ops, s);
+	s->h2 = h2_new(s->w->loop, r, H2_SERVER, &s->source->share, &h2_ops, s);
 	if (!s->h2) {
 		s->io.fd = -1;
 		record_free(r);

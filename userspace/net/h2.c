@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 const char h2_too_many_frames[] = "too many control frames", h2_endless_block[] = "a header block without end";
 
@@ -76,10 +77,10 @@ int h2_record_flush(struct h2 *h)
 	return e;
 }
 
-bool h2_begin(struct h2 *h)
+bool h2_session_begin(struct h2 *h)
 {
 	if (!h->session)
-		h->session = h2_session_new(h, h->server);
+		h->session = h2_session_new(h);
 	if (!h->session)
 		h2_die(h, "out of memory");
 	return h->session;
@@ -165,6 +166,8 @@ static void turn_run(struct task *t)
 	if (h->dead) {
 		die_streams(h, false);
 		h2_streams_settle(h);
+		if (h->n_streams) /* they take what they hold; the peer need not wait for that */
+			shutdown(record_fd(h->record), SHUT_RDWR);
 	}
 	watch(h);
 	tell(h);
@@ -211,7 +214,14 @@ static void timer_fire(struct timer *t)
 		  timer_fire);
 }
 
-struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,
+static uint32_t first_window(const struct h2 *h)
+{
+	if (h->large)
+		return H2_LARGE_CONN;
+	return h->share->n < H2_SHARE_WIDE ? H2_CONN_START : H2_CONN_NARROW;
+}
+
+struct h2 *h2_new(struct loop *l, struct record *r, enum h2_role role, struct h2_share *share, const struct h2_ops *ops,
 		  void *owner)
 {
 	struct h2 *h = calloc(1, sizeof *h);
@@ -221,9 +231,10 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 	h->loop = l;
 	h->ops = ops;
 	h->owner = owner;
-	h->server = server;
+	h->server = role == H2_SERVER;
+	h->large = role == H2_CLIENT_LARGE;
 	h->share = share ? share : &h->alone;
-	h->window = !server ? H2_CLIENT_CONN : h->share->n < H2_SHARE_WIDE ? H2_CONN_START : H2_CONN_NARROW;
+	h->window = first_window(h);
 	h->control.left = H2_CONTROL_BURST;
 	h->resets.left = H2_RESET_BURST;
 	h->control.at = h->resets.at = h->credited_at = loop_now(l);
@@ -233,9 +244,9 @@ struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share
 	io_init(&h->io, record_fd(r), io_ready);
 	h->record = r;
 	h2_look_init(h);
-	if (!server)
-		h->session = h2_session_new(h, false);
-	if ((!server && !h->session) || io_want(l, &h->io, EPOLLIN) < 0) {
+	if (!h->server)
+		h->session = h2_session_new(h);
+	if ((!h->server && !h->session) || io_want(l, &h->io, EPOLLIN) < 0) {
 		nghttp2_session_del(h->session);
 		free(h);
 		return NULL;
@@ -254,6 +265,8 @@ void h2_free(struct h2 *h)
 	h->dead = true;
 	die_streams(h, true);
 	h2_streams_settle(h);
+	list_for_each_safe (pos, tmp, &h->streams)
+		h2_stream_free(list_entry(pos, struct h2_stream, all), NGHTTP2_CANCEL);
 	h->share->n--;
 	io_stop(h->loop, &h->io);
 	timer_cancel(&h->timer);

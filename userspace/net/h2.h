@@ -6,10 +6,11 @@
  * Back-pressure. What a stream's receiver does not take is copied to a buffer of that stream; its window is credited
  * only for what was taken, so the buffer is bounded by the stream's window, in bytes of memory, however the peer cuts its
  * frames. The connection's window is credited on arrival while all streams of the peer together hold less than
- * H2_HELD_FREE: a few stalled streams cannot stop the others. A client's windows begin small and grow with what receivers
- * take, so that who opens many and lets them stall pins little. A server's are large: one whose application has closed may
- * send what fits and reset the stream in place of the rest (Envoy, with whatever it still holds). Towards peers that are not as kind, a stream that is not drained never
- * takes the last part of the connection's window, and a connection that stalled streams hold gets a sibling.
+ * H2_HELD_FREE: a few stalled streams cannot stop the others. Windows begin small and grow with what receivers take, so
+ * that who opens many and lets them stall pins little. A client may be given large ones: there are servers (Envoy) that,
+ * once their application has closed, send what fits and reset the stream in place of the rest. Towards peers that are not
+ * as kind, a stream that is not drained never takes the last part of the connection's window, and a connection that
+ * stalled streams hold gets a sibling.
  *
  * Batching. Nothing is sent before the end of the loop's turn (or until the record's slots are full): frames of many
  * streams share records and one system call. */
@@ -23,15 +24,15 @@
 #include "net/record.h"
 
 enum {
-	H2_CLIENT_STREAM = 4 << 20,  /* bytes a server may send on a stream before we take any, */
-	H2_CLIENT_CONN = 16 << 20,   /* and on a connection */
-	H2_STREAM_START = 256 << 10, /* a client on a stream, */
+	H2_STREAM_START = 256 << 10, /* bytes a peer may send on a stream before we take any, */
 	H2_STREAM_WINDOW = 1 << 20,  /* and when the application has had */
 	H2_STREAM_WIDE = 512 << 10,  /* this much: more than its socket's buffer */
 	H2_CONN_START = 512 << 10,   /* the same on a connection, */
 	H2_CONN_NARROW = 65535,	     /* where the peer has H2_SHARE_WIDE others (RFC 9113, 6.9.2: it cannot be less), */
 	H2_CONN_WINDOW = 8 << 20,    /* doubled up to this when streams with the large window took so much */
 	H2_SHARE_WIDE = 8,
+	H2_LARGE_STREAM = 4 << 20,   /* what a server may send from the start to H2_CLIENT_LARGE on a stream, */
+	H2_LARGE_CONN = 16 << 20,    /* on a connection */
 	H2_HELD_FREE = 4 << 20,	     /* bytes that a peer's stalled streams may hold at no cost to their neighbours */
 	H2_STREAMS_MAX = 200,	     /* SETTINGS_MAX_CONCURRENT_STREAMS of our servers */
 	H2_HEADERS_MAX = 65536,	     /* SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113, 6.5.2: 32 a field) of our servers */
@@ -49,7 +50,7 @@ enum {
 	H2_FRAMES_PER_EVENT = 1024,  /* then others have their turn; 4 reads at the most */
 	H2_FRAMES_JOINED = 16,	     /* so many that were put together count as one */
 	H2_FRAMES_DENSE = 2048,	     /* more than so many in an event, as one read may bring, */
-	H2_DENSE_MS = 10000,	     /* and for so long the connection's reads */
+	H2_DENSE_MS = 10000,	     /* and for so long the peer's reads */
 	H2_DENSE_READ = 16384,	     /* are of no more bytes than this */
 	H2_EXHAUSTED_MS = 100,	     /* without a window update when little is left: the connection gets a sibling */
 	H2_LINGER_MS = 5000,	     /* after our last byte, without a close by the peer or a byte that it takes */
@@ -83,7 +84,14 @@ struct h2_headers {
 /* The connections of one peer, as far as they are counted together; zeroed. It outlives them. */
 struct h2_share {
 	unsigned n;
-	uint64_t held; /* bytes, by all their streams */
+	uint64_t held;	      /* bytes, by all their streams */
+	uint64_t dense_until; /* reads are small */
+};
+
+enum h2_role {
+	H2_SERVER,
+	H2_CLIENT,
+	H2_CLIENT_LARGE, /* with H2_LARGE_* windows */
 };
 
 struct h2;
@@ -150,9 +158,9 @@ struct h2_ops {
 
 /* Takes the record over. `share` NULL: the peer has no other connections. NULL: no memory (the record stays the
  * caller's). A server says nothing, and has no session in memory, before its client says something. */
-struct h2 *h2_new(struct loop *l, struct record *r, bool server, struct h2_share *share, const struct h2_ops *ops,
+struct h2 *h2_new(struct loop *l, struct record *r, enum h2_role role, struct h2_share *share, const struct h2_ops *ops,
 		  void *owner);
-/* Closes at once, without GOAWAY; streams get `reset` with CANCEL. Takes NULL. */
+/* Closes at once, without GOAWAY; streams get `reset`, and those that their owners keep are freed. Takes NULL. */
 void h2_free(struct h2 *h);
 void *h2_owner(const struct h2 *h);
 /* GOAWAY, then the end when no stream is left and the peer has closed too (H2_LINGER_MS): no byte that we sent is lost.

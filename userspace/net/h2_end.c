@@ -55,7 +55,7 @@ static void goaway_late(struct timer *t)
 
 void h2_shutdown(struct h2 *h, bool graceful)
 {
-	if (h->dead || h->shutdown || !h2_begin(h))
+	if (h->dead || h->shutdown || !h2_session_begin(h))
 		return;
 	h->shutdown = true;
 	if (h->server && graceful) {
@@ -73,7 +73,7 @@ void h2_cut(struct h2 *h)
 	h->cut = true;
 	if (h->lingering)
 		h2_die(h, h->why);
-	if (h->dead || (h->shutdown && h->goaway_sent) || !h2_begin(h))
+	if (h->dead || (h->shutdown && h->goaway_sent) || !h2_session_begin(h))
 		return;
 	h->shutdown = true;
 	goaway_finish(h);

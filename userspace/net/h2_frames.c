@@ -195,12 +195,12 @@ static nghttp2_session_callbacks *callbacks_new(void)
 	return c;
 }
 
-static int announce(nghttp2_session *ng, bool server, uint32_t window)
+static int announce(nghttp2_session *ng, const struct h2 *h)
 {
 	const nghttp2_settings_entry client[] =
 		{
 			{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_CLIENT_STREAM},
+			{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, h->large ? H2_LARGE_STREAM : H2_STREAM_START},
 			{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX / 4},
 		},
 				     srv[] = {
@@ -208,9 +208,9 @@ static int announce(nghttp2_session *ng, bool server, uint32_t window)
 					     {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_START},
 					     {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADERS_MAX},
 				     };
-	int e = nghttp2_submit_settings(ng, NGHTTP2_FLAG_NONE, server ? srv : client, 3);
+	int e = nghttp2_submit_settings(ng, NGHTTP2_FLAG_NONE, h->server ? srv : client, 3);
 
-	return e ? e : nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, (int32_t)window);
+	return e ? e : nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, 0, (int32_t)h->window);
 }
 
 /* Newer than 1.52, but in what distributions made of 1.52 as well. Its own limit, 33 resets a second, would end the
@@ -218,7 +218,7 @@ static int announce(nghttp2_session *ng, bool server, uint32_t window)
 extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option *o, uint64_t burst, uint64_t rate)
 	__attribute__((weak));
 
-nghttp2_session *h2_session_new(struct h2 *h, bool server)
+nghttp2_session *h2_session_new(struct h2 *h)
 {
 	nghttp2_session_callbacks *c = callbacks_new();
 	nghttp2_option *o = NULL;
@@ -233,11 +233,11 @@ nghttp2_session *h2_session_new(struct h2 *h, bool server)
 			nghttp2_option_set_user_recv_extension_type(o, (uint8_t)type);
 		if (nghttp2_option_set_stream_reset_rate_limit)
 			nghttp2_option_set_stream_reset_rate_limit(o, H2_CONTROL_BURST, 1000 * H2_CONTROL_PER_MS);
-		e = server ? nghttp2_session_server_new2(&ng, c, h, o) : nghttp2_session_client_new2(&ng, c, h, o);
+		e = h->server ? nghttp2_session_server_new2(&ng, c, h, o) : nghttp2_session_client_new2(&ng, c, h, o);
 	}
 	nghttp2_option_del(o);
 	nghttp2_session_callbacks_del(c);
-	if (e == 0 && announce(ng, server, h->window) != 0) {
+	if (e == 0 && announce(ng, h) != 0) {
 		nghttp2_session_del(ng);
 		ng = NULL;
 	}

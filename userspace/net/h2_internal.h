@@ -41,12 +41,12 @@ struct h2 {
 	struct h2_bucket control, resets;
 	unsigned n_streams;
 	unsigned frames;		 /* of this event */
-	uint64_t dense_until;		 /* reads are small */
 	uint32_t closed[H2_CLOSED_KEPT]; /* h2_closed.c: ids of the last ones */
 	unsigned n_closed;
 	uint32_t last_reset; /* the stream that the client has reset last, for all we have seen */
 	int32_t reset_by_peer, last_id;
 	struct h2_look look;
+	bool large;	 /* H2_CLIENT_LARGE */
 	bool greeted;	 /* the peer's SETTINGS came */
 	bool stuck;	 /* the socket takes nothing now */
 	bool unreadable; /* the last event was for data that could not be read */
@@ -64,7 +64,7 @@ struct h2 {
 /* Ends the connection at the end of the turn. `why` is static. */
 void h2_die(struct h2 *h, const char *why);
 /* A session, 25 KiB, is there from now on: a server makes none for who does not speak. False: no memory, and it ends. */
-bool h2_begin(struct h2 *h);
+bool h2_session_begin(struct h2 *h);
 /* Tells the owner. */
 void h2_limited(struct h2 *h, enum h2_limit what);
 /* Makes sure that the end of the turn is worked on. */
@@ -83,7 +83,7 @@ bool h2_bucket_take(struct h2 *h, struct h2_bucket *b, uint32_t burst, uint32_t 
 extern const char h2_too_many_frames[], h2_endless_block[];
 
 /* Announces h->window. */
-nghttp2_session *h2_session_new(struct h2 *h, bool server);
+nghttp2_session *h2_session_new(struct h2 *h);
 
 /* h2_headers.c: nghttp2's callbacks for a block and its fields; its end goes to the owner of connection or stream. */
 int h2_headers_begin(nghttp2_session *ng, const nghttp2_frame *frame, void *user);

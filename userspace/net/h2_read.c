@@ -2,8 +2,8 @@
 /* What arrives on a connection, from its record to nghttp2, and how much of it in one event.
  *
  * A read is worked on before anybody else has a turn. Its bytes are bounded; the frames in them, which are the work, can be
- * 30,000 and are not known before. So a connection that has filled a read with small ones is read in small pieces for a
- * while. */
+ * 30,000 and are not known before. So a peer that has filled a read with small ones is read in small pieces for a
+ * while, on all of its connections. */
 #include "net/h2_internal.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@ static ssize_t parse(struct h2 *h, uint8_t *p, size_t len)
 }
 
 /* nghttp2 goes on with no more of it. */
-static void refused(struct h2 *h, int code)
+static void note_refusal(struct h2 *h, int code)
 {
 	if (code == NGHTTP2_ERR_FLOODED) { /* answers that it does not read */
 		h2_limited(h, H2_LIMIT_CONTROL);
@@ -50,11 +50,11 @@ static int on_plaintext(void *arg, uint8_t *p, size_t len)
 		h2_streams_settle(h);
 		return 0;
 	}
-	if (!h2_begin(h))
+	if (!h2_session_begin(h))
 		return -ENOMEM;
 	n = parse(h, p, len);
 	if (n < 0) {
-		refused(h, (int)n);
+		note_refusal(h, (int)n);
 		h2_streams_settle(h);
 		return -EPROTO;
 	}
@@ -91,9 +91,11 @@ void h2_read(struct h2 *h)
 {
 	uint64_t now = loop_now(h->loop);
 
-	record_read_max(h->record, now < h->dense_until ? H2_DENSE_READ : RECORD_RX_BYTES);
+	bool dense = now < h->share->dense_until;
+
+	record_read_max(h->record, dense ? H2_DENSE_READ : RECORD_RX_BYTES);
 	h->frames = 0;
 	read_some(h);
-	if (h->frames > H2_FRAMES_DENSE)
-		h->dense_until = now + H2_DENSE_MS;
+	if (h->frames > (dense ? H2_FRAMES_PER_EVENT : H2_FRAMES_DENSE))
+		h->share->dense_until = now + H2_DENSE_MS;
 }

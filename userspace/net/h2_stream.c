@@ -18,7 +18,8 @@ void h2_stream_mark(struct h2_stream *s)
 
 void h2_stream_resume(struct h2_stream *s)
 {
-	h2_stream_mark(s);
+	if (s->h2)
+		h2_stream_mark(s);
 }
 
 static void stream_init(struct h2 *h, struct h2_stream *s, const struct h2_stream_ops *ops, int32_t id)

@@ -62,7 +62,7 @@ static int hold_pieces(struct h2_stream *s, size_t skip)
 
 /* --- windows -------------------------------------------------------------------------------------------- */
 
-/* Of a server: whose bytes arrive gets more of them under way. */
+/* Whose bytes arrive gets more of them under way. */
 static bool is_wide(struct h2_stream *s, size_t n)
 {
 	if (s->wide || !s->id || s->over)
@@ -81,7 +81,7 @@ static void widen(struct h2_stream *s, size_t n)
 {
 	struct h2 *h = s->h2;
 
-	if (!h->server || !is_wide(s, n) || h->window >= H2_CONN_WINDOW)
+	if (h->large || !is_wide(s, n) || h->window >= H2_CONN_WINDOW)
 		return;
 	h->taken += (uint32_t)n;
 	if (h->taken < h->window)
