@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "base/qualified.h"
 #include "control/xds_parts.h"
 #include "proto/xds.pb-c.h"
@@ -62,7 +63,7 @@ static uint64_t version_of(const resource *r)
 	if (*s == '0' || strlen(s) > 16 || s[strspn(s, "0123456789abcdef")])
 		return 0;
 	for (; *s; s++)
-		n = n << 4 | (uint64_t)(*s <= '9' ? *s - '0' : *s - 'a' + 10);
+		n = n << 4 | (uint64_t)hex_digit(*s);
 	return n;
 }
 

@@ -32,7 +32,7 @@ struct query {
 	uint8_t msg[];
 };
 
-/* A copy, in its worker's list. NULL: no room, which is counted and said. */
+/* A copy, in its worker's list. NULL: no room, which is counted and said, or no memory. */
 struct query *query_new(const struct asked *a);
 /* Its answer is about to go out: who has it may ask again at once, of another worker too, and has room for that. */
 void query_answered(struct query *q);

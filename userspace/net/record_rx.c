@@ -156,6 +156,7 @@ static ssize_t recv_into(struct record *r, struct record_batch *d, uint8_t *buf)
 	n = read_once(r, iov, n_iov);
 	if (n < 0 && n != -EAGAIN)
 		return n;
+	r->rx_more = n > 0 && (size_t)n == room;
 	if (n < 0 || (size_t)n < missing) {
 		/* Still no whole record: back to where it was. */
 		if (kept)
@@ -163,7 +164,6 @@ static ssize_t recv_into(struct record *r, struct record_batch *d, uint8_t *buf)
 		r->part_have += n < 0 ? 0 : (uint32_t)n;
 		return n < 0 ? n : 0;
 	}
-	r->rx_more = (size_t)n == room;
 	if (r->part) {
 		d->part = r->part; /* its plaintext is wanted until the batch is over */
 		r->part = NULL;
