@@ -262,7 +262,7 @@ class StressPlace(Bed):
         seen = self.namespaces()
         equal([p for p in seen if os.path.exists(p)], [], "namespaces")
         until(lambda: not [x for x in json.loads(sh("bpftool", "-j", "link"))
-                           if str(x.get("netns_ino")) in seen.values()], "BPF links to go")
+                           if str(x.get("netns_ino")) in seen.values()], "BPF links to go", 60)
         equal([f for f in os.listdir(f"{self.folder}/ipam/net") if f.startswith("10.")], [], "addresses")
         until(self.as_before, "programs and node to be as before", 30)
 
