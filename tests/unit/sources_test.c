@@ -122,8 +122,8 @@ static void test_few_descriptors(void **state)
 	static const struct {
 		rlim_t files;
 		unsigned streams, waiting;
-	} rows[] = {{1024, 512, 128},
-		    {10000, 5000, 1250},
+	} rows[] = {{1024, 512, 256},
+		    {10000, 5000, SOURCE_WAITING_MAX},
 		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX},
 		    {100, 256, 64}};
 	struct rlimit was, now;

@@ -29,7 +29,7 @@ struct sources *sources_new(struct loop *l, unsigned workers)
 	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
 		r.rlim_cur = RLIM_INFINITY;
 	all->streams_max = at_most(SOURCE_STREAMS_MAX, r.rlim_cur / 2 / workers, STREAMS_LEAST);
-	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 8 / workers, WAITING_LEAST);
+	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 4 / workers, WAITING_LEAST);
 	return all;
 }
 
