@@ -21,7 +21,8 @@ KIND = kinds()[0]
 BED = fixture(KIND, KIND)
 WINDOW = 256 << 10  # of a stream whose receiver has taken nothing
 FILES = 1024  # descriptors: half of them are a source's requests
-SILENT, WAITING, WORKERS = 500, FILES // 8, 2  # connections; of a source so many may wait on a worker
+SILENT, WORKERS = 500, 2  # connections
+WAITING = FILES // 4 // WORKERS  # of a source on a worker
 
 
 @contextlib.contextmanager

@@ -253,6 +253,44 @@ static void test_tasks(void **state)
 	task_cancel(&a.t);
 }
 
+/* "tr" is one turn: a descriptor, which is always ready, and the task; which asks for its next turn three times. */
+static struct io each_turn;
+
+static void ran_again(struct task *t)
+{
+	struct named_task *n = container_of(t, struct named_task, t);
+
+	note(n->name);
+	if (strlen(seen) >= 6) {
+		loop_stop(loop);
+		return;
+	}
+	loop_defer(loop, t, ran_again); /* this turn's: the next one it is all the same */
+	loop_next_turn(loop, t, ran_again);
+	loop_defer(loop, t, ran_again); /* queued already */
+}
+
+static void tick(struct io *io, uint32_t events)
+{
+	note('t');
+}
+
+static void test_tasks_of_the_next_turn(void **state)
+{
+	struct named_task r = {.name = 'r'}, cancelled = {.name = 'x'};
+	uint64_t one = 1;
+
+	io_init(&each_turn, eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), tick);
+	assert_int_equal(write(each_turn.fd, &one, sizeof one), sizeof one);
+	assert_int_equal(io_want(loop, &each_turn, EPOLLIN), 0);
+	loop_next_turn(loop, &cancelled.t, ran_again);
+	task_cancel(&cancelled.t);
+	loop_next_turn(loop, &r.t, ran_again);
+	loop_run(loop);
+	assert_string_equal(seen, "trtrtr");
+	io_close(loop, &each_turn);
+}
+
 /* --- descriptors --------------------------------------------------------------------------------------------------- */
 
 struct named_io {
@@ -663,6 +701,7 @@ int main(void)
 		ROW(test_a_timer_that_is_armed_long_after_the_loop_was_made),
 		ROW(test_an_idle_loop_sleeps),
 		ROW(test_tasks),
+		ROW(test_tasks_of_the_next_turn),
 		ROW(test_io_stop_drops_what_is_on_its_way),
 		ROW(test_what_is_stopped_may_be_freed_at_once),
 		ROW(test_io_close_drops_what_is_on_its_way),

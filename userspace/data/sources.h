@@ -39,8 +39,6 @@ struct sources {
 	struct list turn;   /* sources that have a server queued, in the order in which they are served */
 	struct list asking; /* sources whose requests wait, in the same way */
 	struct task begin;  /* some of them */
-	struct msg more;    /* and others in the next turn */
-	bool more_comes;
 	unsigned streams_max, waiting_max; /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
 };
 

@@ -154,8 +154,6 @@ static void admit(struct stream *s)
 		refuse(s, 503, FLAG_CONNECT, strerror(-status));
 }
 
-static void begin_more(struct loop *l, struct msg *m);
-
 static void begin(struct task *t)
 {
 	struct sources *all = container_of(t, struct sources, begin);
@@ -170,18 +168,8 @@ static void begin(struct task *t)
 			list_add_tail(&all->asking, &source->asking);
 		admit(s); /* which may be the end of its source */
 	}
-	if (list_empty(&all->asking) || all->more_comes)
-		return;
-	all->more_comes = true;
-	loop_post(all->loop, &all->more, begin_more);
-}
-
-static void begin_more(struct loop *l, struct msg *m)
-{
-	struct sources *all = container_of(m, struct sources, more);
-
-	all->more_comes = false;
-	loop_defer(l, &all->begin, begin);
+	if (!list_empty(&all->asking))
+		loop_next_turn(all->loop, &all->begin, begin);
 }
 
 static void await_turn(struct stream *s)

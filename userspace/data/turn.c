@@ -16,16 +16,8 @@ static void turns_go_on(struct task *t);
 
 static void go_on(struct worker *w)
 {
-	if (!w->shaking_stepped && (!list_empty(&w->sources->turn) || !list_empty(&w->stepping)))
+	if (!list_empty(&w->sources->turn) || !list_empty(&w->stepping))
 		loop_defer(w->loop, &w->shaking_turn, turns_go_on);
-}
-
-static void next_turn(struct loop *l, struct msg *m)
-{
-	struct worker *w = container_of(m, struct worker, shaking_more);
-
-	w->shaking_stepped = false;
-	go_on(w);
 }
 
 void turn_leave(struct server *s)
@@ -145,16 +137,12 @@ static void turns_go_on(struct task *t)
 	int64_t until = monotonic_ns() + STEPS_NS;
 	bool more;
 
-	w->shaking_stepped = true;
 	do
 		more = step_one(w);
 	while (more && monotonic_ns() < until);
-	if (more) {
-		loop_post(w->loop, &w->shaking_more, next_turn);
-		return;
-	}
-	w->shaking_stepped = false;
-	if (!list_empty(&w->sources->turn)) /* until somebody is stuck */
+	if (more)
+		loop_next_turn(w->loop, &w->shaking_turn, turns_go_on);
+	else if (!list_empty(&w->sources->turn)) /* until somebody is stuck */
 		timer_set(w->loop, &w->shaking_timer, SERVER_TURN_MS, turns_tick);
 }
 

@@ -35,9 +35,7 @@ struct worker {
 	unsigned n_shaking;
 	struct list stepping; /* of these, whose handshake can go on */
 	struct task shaking_turn;
-	struct msg shaking_more; /* in the next turn; posted while `shaking_stepped` is set */
-	bool shaking_stepped;	 /* in this turn: no more of it */
-	bool shaking_begins;	 /* the last step was a new handshake's */
+	bool shaking_begins; /* the last step was a new handshake's */
 	struct timer shaking_timer;
 	struct list waiting;		    /* struct workload_wait */
 	struct list pods[WORKER_POD_SLOTS]; /* struct post, by namespace and name */

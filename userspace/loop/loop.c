@@ -18,7 +18,7 @@ struct loop {
 	struct epoll_event ev[LOOP_EVENTS_MAX];
 	int n_ev, at_ev;
 	struct wheel wheel;
-	struct list tasks;
+	struct list tasks, later; /* of this turn, of the next one */
 	void (*turn)(void *arg, bool about_to_sleep);
 	void *turn_arg;
 	struct io wake;
@@ -70,6 +70,7 @@ struct loop *loop_new(void)
 	l->now = monotonic_ms();
 	wheel_init(&l->wheel, l->now / LOOP_TICK_MS);
 	list_init(&l->tasks);
+	list_init(&l->later);
 	pthread_mutex_init(&l->lock, NULL);
 	l->tail = &l->head;
 	io_init(&l->wake, fd, woken);
@@ -221,7 +222,7 @@ static int sleep_ms(struct loop *l)
 	unsigned ticks;
 	int64_t ms;
 
-	if (!list_empty(&l->tasks) || __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
+	if (!list_empty(&l->tasks) || !list_empty(&l->later) || __atomic_load_n(&l->stop, __ATOMIC_ACQUIRE))
 		return 0;
 	ticks = wheel_next(&l->wheel);
 	ms = (int64_t)((l->wheel.tick + ticks) * LOOP_TICK_MS) - (int64_t)l->now;
@@ -237,6 +238,14 @@ void loop_defer(struct loop *l, struct task *t, void (*run)(struct task *t))
 	t->run = run;
 	list_init(&t->link);
 	list_add_tail(&l->tasks, &t->link);
+}
+
+void loop_next_turn(struct loop *l, struct task *t, void (*run)(struct task *t))
+{
+	task_cancel(t);
+	t->run = run;
+	list_init(&t->link);
+	list_add_tail(&l->later, &t->link);
 }
 
 void task_cancel(struct task *t)
@@ -284,6 +293,7 @@ void loop_run(struct loop *l)
 			l->turn(l->turn_arg, false);
 		l->now = monotonic_ms();
 		wheel_serve(&l->wheel, l->now / LOOP_TICK_MS);
+		list_move_all(&l->tasks, &l->later);
 		serve_descriptors(l);
 		serve_tasks(l);
 	}

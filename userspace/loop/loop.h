@@ -73,6 +73,8 @@ void timer_cancel(struct timer *t);
 bool timer_armed(const struct timer *t);
 
 void loop_defer(struct loop *l, struct task *t, void (*run)(struct task *t));
+/* The same at the end of the next turn, whose events come first; also for one that is queued for the end of this one. */
+void loop_next_turn(struct loop *l, struct task *t, void (*run)(struct task *t));
 void task_cancel(struct task *t);
 
 /* Hands `m` to the loop's thread. Any thread. */

@@ -90,7 +90,6 @@ static void read_some(struct h2 *h)
 void h2_read(struct h2 *h)
 {
 	uint64_t now = loop_now(h->loop);
-
 	bool dense = now < h->share->dense_until;
 
 	record_read_max(h->record, dense ? H2_DENSE_READ : RECORD_RX_BYTES);

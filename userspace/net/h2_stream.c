@@ -143,9 +143,9 @@ static void settle(struct h2_stream *s)
 		}
 		if (!s->over || s->end_out)
 			return;
+	} else {
+		h2_stream_deliver(s); /* what came before the reset goes before it */
 	}
-	if (!clean) /* what came before the reset goes before it */
-		h2_stream_deliver(s);
 	if (s->over && !s->over_told) {
 		s->over_told = true;
 		s->ops->reset(s, s->code, s->refused, reason(s));
