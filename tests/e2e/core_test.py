@@ -6,13 +6,13 @@ import os
 import socket
 import ssl
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 sys.path.insert(0, os.path.dirname(__file__))
-from lib import h2, traffic
+from lib import h2, net, traffic
 from lib.bed import VIP4, VIP6, fixture, not_ztunnel, pair, places, two_nodes
 from lib.mesh import Exact, Presence
-from lib.net import inside, read_all, read_exactly, scale
+from lib.net import inside, read_all, scale
 from lib.pki import Ca
 from lib.rows import FAMILIES, V4, Skip, Table, check, equal, until
 
@@ -398,8 +398,7 @@ def hbone(bed, v6, pod=None, cert=None, ca=None, **kw):
 
 
 def authority(bed, v6, port=8080, pod=None):
-    ip = (pod or bed.b1).ip(v6)
-    return f"[{ip}]:{port}" if v6 else f"{ip}:{port}"
+    return net.authority((pod or bed.b1).ip(v6), port)
 
 
 @tunnels("hbone-connect")
@@ -475,28 +474,14 @@ def hbone_proxy(bed, v6):
             s, _ = listener.accept()
             with s:
                 equal(h.status(stream), "200", "status")
-                head = read_exactly(s, 16)
-                equal((head[:12], head[12]), (b"\r\n\r\n\0\r\nQUIT\n", 0x21), "signature, version and command")
-                rest = read_exactly(s, int.from_bytes(head[14:16], "big"))
+                src, dst, _ = traffic.proxy_header(s)
                 # A VIP of IPv4 is preferred, and is one of IPv6 beside a client of that family.
-                fam, kind, vip = (socket.AF_INET6, 0x21, "::ffff:10.72.0.4") if v6 else (socket.AF_INET, 0x11, "10.72.0.4")
-                want = (kind, bed.u1.ip(v6), vip, 80)
-                n = 16 if v6 else 4
-                got = (head[13], *(socket.inet_ntop(fam, rest[i * n:i * n + n]) for i in (0, 1)), int.from_bytes(rest[2 * n + 2:2 * n + 4], "big"))
-                equal(got, want, "family, source and destination")
+                vip = "::ffff:10.72.0.4" if v6 else "10.72.0.4"
+                equal((src[0], dst), (bed.u1.ip(v6), (vip, 80)), "source and destination")
     finally:
         del a2["applicationTunnel"]
         bed.mesh.save()
         until(lambda: not seen(), "the application tunnel to go")
-
-
-def read_to_reset(s):
-    n = 0
-    with suppress(ConnectionResetError):
-        while got := s.recv(1 << 18):
-            n += len(got)
-        raise AssertionError(f"an end after {n} bytes, no reset")
-    return n
 
 
 @tunnels("hbone-data-before-a-reset", "v4")
@@ -516,10 +501,10 @@ def hbone_data_before_reset(bed, v6):
                     h.data(stream, bytes(10000))
                 h.wire.send(h2.RST_STREAM, 0, stream, h2.CANCEL.to_bytes(4, "big"))
                 if reads:
-                    equal(read_to_reset(s), size, "bytes before the reset")
+                    equal(traffic.sees_reset(s), size, "bytes before the reset")
                 until(lambda: agent.access(since, error="CANCEL", direction="inbound"), "the connection's end in the log", 5)
                 if not reads:
-                    check(read_to_reset(s) < size, "all was delivered: nothing stalled")
+                    check(traffic.sees_reset(s) < size, "all was delivered: nothing stalled")
 
 
 @tunnels("hbone-denied-by-policy")

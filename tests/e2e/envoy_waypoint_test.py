@@ -19,12 +19,12 @@ import sys
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import traffic
 from lib.bed import Bed, not_ztunnel, pair, places
-from lib.envoy_waypoint import SANDWICH, Service, Waypoint, authority
+from lib.envoy_waypoint import SANDWICH, Service, Waypoint
 from lib.http_app import App
 from lib.mesh import Exact
-from lib.net import read_all, read_exactly, scale
+from lib.net import authority, read_all, read_exactly, scale
 from lib.peers import envoy
-from lib.rows import Table, check, equal, until
+from lib.rows import FAMILIES, Table, check, equal, until
 
 T = Table(__file__)
 MIB = traffic.MIB
@@ -66,18 +66,12 @@ class EnvoyBed(Bed):
         self.stack.enter_context(App(self.a2, TARGETS[HTTP]))
 
 
-BEDS = {(kind, form): lambda kind=kind, form=form: EnvoyBed(kind, form) for kind in places() for form in ("hbone", "sandwich")}
+FORMS = ("hbone", "sandwich")
+BEDS = {(kind, form): lambda kind=kind, form=form: EnvoyBed(kind, form) for kind in places() for form in FORMS}
 
 
-def rows(name, *forms, families=(False, True)):
-    def add(fn):
-        for kind, form in BEDS:
-            if form in (forms or ("hbone", "sandwich")):
-                for v6 in families:
-                    T.row(f"{kind}/{form}/{'v6' if v6 else 'v4'}/{name}", BEDS[kind, form], v6)(fn)
-        return fn
-
-    return add
+def rows(name, forms=FORMS):
+    return T.each({f"{kind}/{form}": bed for (kind, form), bed in BEDS.items() if form in forms}, name, FAMILIES)
 
 
 def send_if_taken(s, data):
@@ -130,7 +124,7 @@ def at_once(bed, v6):
         t.result()
 
 
-@rows("asked-of-the-waypoint", "hbone")
+@rows("asked-of-the-waypoint", ["hbone"])
 def asked(bed, v6):
     """As its access log has it."""
     vip = VIPS["by-service"][v6]
@@ -268,15 +262,6 @@ def ends(s):
         read_all(s)
 
 
-def dial_is_reset(host, ip, port):
-    try:
-        s = host.connect(ip, port)
-    except ConnectionResetError:
-        return
-    with s:
-        traffic.sees_reset(s)
-
-
 @rows("gone-and-back")
 def gone(bed, v6):
     """A waypoint that is killed or ends: what it carried is reset at both ends, half an answer as well; so is who comes while it is away;
@@ -292,12 +277,12 @@ def gone(bed, v6):
                 for end in c, s, half:
                     traffic.sees_reset(end) if bed.form == "hbone" else ends(end)
                 for client in bed.a1, bed.b1:
-                    dial_is_reset(client, vip, HTTP)
+                    traffic.dial_is_reset(client, vip, HTTP)
         for client in bed.a1, bed.b1:
             until(lambda: ask(client, vip)[0] == 200, f"an answer to {client.name}")
 
 
-@rows("another-in-its-place", "hbone")
+@rows("another-in-its-place", ["hbone"])
 def impostor(bed, v6):
     """With a certificate of the mesh, but not the waypoint's, it gets nothing."""
     not_ztunnel(bed, NO_RESET)
@@ -306,7 +291,7 @@ def impostor(bed, v6):
         other.serve()
         for client in bed.a1, bed.b1:
             for name in NAMES:
-                dial_is_reset(client, VIPS[name][v6], HTTP)
+                traffic.dial_is_reset(client, VIPS[name][v6], HTTP)
 
 
 if __name__ == "__main__":

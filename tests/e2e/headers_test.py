@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2
 from lib.bed import fixture, kinds, not_ztunnel
 from lib.h2_server import Recorder
+from lib.net import authority
 from lib.rows import FAMILIES, Table, check, equal, until
 
 T = Table(__file__)
@@ -39,10 +40,6 @@ def rows(name, beds, families=FAMILIES):
     return T.each(beds, name, families)
 
 
-def text(ip, port):
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
 # --- sent ---------------------------------------------------------------------------------------------------------
 
 
@@ -56,8 +53,8 @@ def asked(bed, v6, client, ip, port):
 def to_pod(bed, v6):
     for client in bed.a1, bed.a2:
         flags, fields, src = asked(bed, v6, client, bed.b1.ip(v6), 8080)
-        want = [(":method", "CONNECT"), (":authority", text(bed.b1.ip(v6), 8080)), ("baggage", BAGGAGE[client.name]),
-                ("forwarded", f'for="{text(*src)}"'), ("traceparent", fields[-1][1])]
+        want = [(":method", "CONNECT"), (":authority", authority(bed.b1.ip(v6), 8080)), ("baggage", BAGGAGE[client.name]),
+                ("forwarded", f'for="{authority(*src)}"'), ("traceparent", fields[-1][1])]
         equal(fields, want, "the fields")
         check(TRACE.fullmatch(fields[-1][1]), f"traceparent {fields[-1][1]}")
         check(not flags & h2.END_STREAM, "the request ends its stream")
@@ -68,8 +65,8 @@ def to_service(bed, v6):
     """The authority is the endpoint's, the service goes with `forwarded`."""
     _, fields, src = asked(bed, v6, bed.a1, "fd72::9" if v6 else "10.72.0.9", 80)
     fields = dict(fields)
-    equal(fields[":authority"], text(bed.b1.ip(v6), 8080), "the authority")
-    equal(fields["forwarded"], f'for="{text(*src)}";host=second.default.svc.cluster.local', "forwarded")
+    equal(fields[":authority"], authority(bed.b1.ip(v6), 8080), "the authority")
+    equal(fields["forwarded"], f'for="{authority(*src)}";host=second.default.svc.cluster.local', "forwarded")
     check("x-forwarded-network" not in fields, "a network's name within the network")
 
 
@@ -99,14 +96,14 @@ def answers(bed, v6, *requests):
 @rows("answer", BOTH)
 def answer(bed, v6):
     """With 200 the pod says who it is; an error says its status and ends."""
-    (end, fields), bad, refused = answers(bed, v6, (text(bed.b1.ip(v6), 8080),), (text(bed.b2.ip(v6), 8080),), (text(bed.b1.ip(v6), 7777),))
+    (end, fields), bad, refused = answers(bed, v6, (authority(bed.b1.ip(v6), 8080),), (authority(bed.b2.ip(v6), 8080),), (authority(bed.b1.ip(v6), 7777),))
     equal((end, fields), (0, [(":status", "200"), ("baggage", B1)]), "200")
     equal([bad, refused], [(h2.END_STREAM, [(":status", s)]) for s in ("400", "503")], "errors")
 
 
 @rows("answer-without-baggage", SILENT, families=[False])
 def silent(bed, v6):
-    equal(answers(bed, v6, (text(bed.b1.ip(v6), 8080),)), [(0, [(":status", "200")])], "200")
+    equal(answers(bed, v6, (authority(bed.b1.ip(v6), 8080),)), [(0, [(":status", "200")])], "200")
 
 
 # --- read ---------------------------------------------------------------------------------------------------------
@@ -146,7 +143,7 @@ def spoken(name, who, headers, labels):
         count = lambda: agent.metric("istio_tcp_connections_opened_total", reporter="destination", **labels)
         before = count()
         with bed.b1.listen(8080), h2.Client(bed.pod[who], bed.b1.ip(v6), bed.ca, bed.cert(bed.a1.spiffe)) as h:
-            stream = h.connect(text(bed.b1.ip(v6), 8080), *headers)
+            stream = h.connect(authority(bed.b1.ip(v6), 8080), *headers)
             equal(h.status(stream), "200", "the status")
             until(lambda: count() == before + 1, f"the metric with {labels}")
             if "forwarded" in dict(headers):

@@ -15,7 +15,6 @@ from lib.bed import Bed, pair, together
 from lib.mesh import Exact, Prefix, Presence, Suffix
 from lib.net import PATIENCE, Unwound, read_exactly
 from lib.rows import FAMILIES, Table, check, equal, until
-from waypoint_test import proxy_header
 
 T = Table(__file__)
 PORT, CLOSED = 8080, 7777
@@ -324,11 +323,11 @@ def header(both, v6):
         with bed.b1.listen(7070, "::1" if v6 else "127.0.0.1") as listener, bed.a1.connect(bed.b1.ip(v6), PORT) as c:
             with listener.accept()[0] as s:
                 s.settimeout(PATIENCE)
-                src, dst, tlvs = proxy_header(s)
+                src, dst, tlvs = traffic.proxy_header(s)
                 traffic.echo(c, s)
                 c.close()
                 equal(s.recv(1), b"", "the end")
-        return src and src[0], dst, tlvs, trace.ended()
+        return src[0], dst, tlvs, trace.ended()
 
     together(lambda b=b: enact_tunnel(b, {"protocol": "PROXY", "port": 7070}) for b in both.beds)
     try:

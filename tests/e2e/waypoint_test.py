@@ -11,15 +11,13 @@ dials to the pods behind it goes straight to them.
 Wherever the same form is used for all rows, it is `plain`."""
 import contextlib
 import os
-import socket
-import struct
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
 from lib.bed import Bed, not_ztunnel, pair, places
-from lib.net import PATIENCE, read_exactly
-from lib.rows import Table, check, equal, until
+from lib.net import PATIENCE, authority, read_exactly
+from lib.rows import FAMILIES, Table, check, equal, until
 
 T = Table(__file__)
 PORT = 15088
@@ -60,36 +58,8 @@ class Waypoints(Bed):
 BEDS = {(kind, form): lambda kind=kind, form=form: Waypoints(kind, form) for kind in places() for form in FORMS}
 
 
-def rows(name, *forms, families=(False, True)):
-    def add(fn):
-        for kind in places():
-            for form in forms or ["plain"]:
-                for v6 in families:
-                    T.row(f"{kind}/{form}/{'v6' if v6 else 'v4'}/{name}", BEDS[kind, form], v6)(fn)
-        return fn
-
-    return add
-
-
-def text(ip, port):
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-def proxy_header(s):
-    """(source, destination, {type: value}) of a PROXY header, version 2."""
-    head = read_exactly(s, 16)
-    equal((head[:12], head[12]), (b"\r\n\r\n\0\r\nQUIT\n", 0x21), "signature, version and command")
-    rest = read_exactly(s, int.from_bytes(head[14:16], "big"))
-    family, n = {1: (socket.AF_INET, 4), 2: (socket.AF_INET6, 16)}[head[13] >> 4]
-    equal(head[13] & 15, 1, "the transport")
-    ports = struct.unpack(">HH", rest[2 * n:2 * n + 4])
-    src, dst = ((socket.inet_ntop(family, rest[i * n:i * n + n]), ports[i]) for i in (0, 1))
-    rest = rest[2 * n + 4:]
-    tlvs = {}
-    while rest:
-        kind, n = struct.unpack(">BH", rest[:3])
-        tlvs[kind], rest = rest[3:3 + n], rest[3 + n:]
-    return src, dst, tlvs
+def rows(name, forms=("plain",), families=FAMILIES):
+    return T.each({f"{kind}/{form}": BEDS[kind, form] for kind in places() for form in forms}, name, families)
 
 
 @contextlib.contextmanager
@@ -101,7 +71,7 @@ def through(bed, client, ip, port, v6):
             s.settimeout(PATIENCE)
             src, dst = client.ip(v6), (ip, port)
             if bed.form == "proxy":
-                told, dialled, tlvs = proxy_header(s)
+                told, dialled, tlvs = traffic.proxy_header(s)
                 # The HBONE connection's client, whose port is the agent's; and what was dialled
                 equal((told[0], dialled, tlvs), (src, dst, {0xD0: client.spiffe.encode()}), "the PROXY header")
             else:
@@ -114,14 +84,14 @@ def goes_to_waypoint(bed, client, ip, port, v6, **more):
         traffic.echo(c, s)
         c.close()
         s.close()
-    want = {"dst_hbone_addr": text(ip, port), "direction": "outbound", "message": "connection complete", "src_identity": client.spiffe}
+    want = {"dst_hbone_addr": authority(ip, port), "direction": "outbound", "message": "connection complete", "src_identity": client.spiffe}
     line = until(lambda: client.node.agent.access(**want), f"a line with {want}")[-1]
     want = {"dst.workload": "b2", "dst.identity": bed.b2.spiffe, "src.identity": client.spiffe, "error": None, **more}
     equal({k: line.get(k) for k in want}, want, "the client's line")
     check(line["dst.addr"] in (f"{bed.b2.ip4}:15008", f"[{bed.b2.ip6}]:15008"), f"the next hop: {line['dst.addr']}")
 
 
-@rows("of-a-service", *FORMS)
+@rows("of-a-service", FORMS)
 def of_service(bed, v6):
     """However the mesh names the waypoint. Its family may be another one: that of an address that the mesh gives is."""
     for name in WAYPOINTS:
@@ -130,37 +100,37 @@ def of_service(bed, v6):
         goes_to_waypoint(bed, bed.a1, VIPS[name][v6], 80, v6, **{"dst.service": f"{name}.default.svc.cluster.local"})
 
 
-@rows("of-a-pod", *FORMS, families=[False])
+@rows("of-a-pod", FORMS, families=[False])
 def of_pod(bed, v6):
     goes_to_waypoint(bed, bed.a1, bed.b1.ip4, 8080, v6)
 
 
-@rows("of-the-other-family", "plain", "proxy", families=[True])
+@rows("of-the-other-family", ["plain", "proxy"], families=[True])
 def other_family(bed, v6):
     """The next hop is the IPv4 address that the mesh gives; the authority stays what was dialled, and so does what the program is told."""
     with bed.listen(8080, v6=False) as listener, bed.a1.connect(bed.b1.ip6, 8080) as c, listener.accept()[0] as s:
         s.settimeout(PATIENCE)
         if bed.form == "proxy":
             not_ztunnel(bed, "tells no address in a PROXY header where the two are of different families")
-            told, dialled, _ = proxy_header(s)
+            told, dialled, _ = traffic.proxy_header(s)
             equal((told[0], dialled), (f"::ffff:{bed.a1.ip4}", (bed.b1.ip6, 8080)), "the PROXY header")
         traffic.echo(c, s)
-    want = {"dst_hbone_addr": text(bed.b1.ip6, 8080), "dst_addr": f"{bed.b2.ip4}:15008", "direction": "outbound"}
+    want = {"dst_hbone_addr": authority(bed.b1.ip6, 8080), "dst_addr": f"{bed.b2.ip4}:15008", "direction": "outbound"}
     until(lambda: bed.a1.node.agent.access(**want), f"a line with {want}")
 
 
-@rows("of-a-service-without-ports", "plain", "proxy")
+@rows("of-a-service-without-ports", ["plain", "proxy"])
 def no_ports(bed, v6):
     goes_to_waypoint(bed, bed.a1, SPARE[v6], 1234, v6)
 
 
-@rows("client-on-the-waypoint's-node", *FORMS)
+@rows("client-on-the-waypoint's-node", FORMS)
 def beside(bed, v6):
     """Within the node as well the waypoint's program gets what another node's client gives it."""
     goes_to_waypoint(bed, bed.b1, VIPS["by-service"][v6], 80, v6)
 
 
-@rows("on-to-the-pod", *FORMS)
+@rows("on-to-the-pod", FORMS)
 def onwards(bed, v6):
     """What the waypoint dials to a pod behind it does not come back to it: bytes from a1 to b1 by way of b2."""
     with through(bed, bed.a1, VIPS["by-service"][v6], 80, v6) as (c, s), pair(bed.b2, bed.b1, v6=v6) as (out, app):
@@ -170,7 +140,7 @@ def onwards(bed, v6):
         app.sendall(read_exactly(app, 2).upper())
         s.sendall(read_exactly(out, 2))
         equal(read_exactly(c, 2), b"IN", "the client read")
-    until(lambda: bed.b1.node.agent.access(dst_hbone_addr=text(bed.b1.ip(v6), 8080), src_identity=bed.b2.spiffe, direction="inbound"),
+    until(lambda: bed.b1.node.agent.access(dst_hbone_addr=authority(bed.b1.ip(v6), 8080), src_identity=bed.b2.spiffe, direction="inbound"),
           "a line of the pod")
 
 
@@ -179,17 +149,17 @@ def unknown(bed, v6):
     """No way round it."""
     with bed.b1.listen(8080):
         traffic.dial_is_cut(bed.a1, VIPS["nobody"][v6], 80)
-    until(lambda: [x for x in bed.a1.node.agent.access(dst_addr=text(VIPS["nobody"][v6], 80)) if "unknown waypoint" in x.get("error", "")],
+    until(lambda: [x for x in bed.a1.node.agent.access(dst_addr=authority(VIPS["nobody"][v6], 80)) if "unknown waypoint" in x.get("error", "")],
           "a line about it")
 
 
-@rows("serves-nobody-else", "bare")
+@rows("serves-nobody-else", ["bare"])
 def nobody_else(bed, v6):
     """By hand: the waypoint takes the addresses of those behind it, and no other's."""
     with bed.b2.listen(8080), h2.Client(bed.u1, bed.b2.ip(v6), bed.ca, bed.cert(bed.a1.spiffe)) as h:
         for ip, want in ((VIPS["by-service"][v6], "200"), (bed.b1.ip(v6), "200"), (bed.a2.ip(v6), "400"), (VIPS["nobody"][v6], "400"),
                          ("fd99::1" if v6 else "10.99.99.99", "400")):
-            equal(h.status(h.connect(text(ip, 8080))), want, f"the status for {ip}")
+            equal(h.status(h.connect(authority(ip, 8080))), want, f"the status for {ip}")
 
 
 if __name__ == "__main__":

@@ -285,7 +285,8 @@ class Culvert(Agent):
         for end in ends:
             check(select.select([end], [], [], STOP_DEADLINE)[0], "a process did not end")
             os.close(end)
-        self.process.wait()
+        if self.process:
+            self.process.wait()
 
     def tunnel_pid(self):
         return until(lambda: self.processes("tunnel"), "a tunnel")[0]
@@ -296,8 +297,7 @@ class Culvert(Agent):
         try:
             self.stop()
         finally:
-            for pid in self.processes():
-                os.kill(pid, signal.SIGKILL)
+            self.kill_all()
             sh("umount", "-l", self.bpf_dir, ok=False)
 
 

@@ -11,7 +11,7 @@ import json
 import signal
 import socket
 
-from .net import family
+from .net import authority, family
 from .peers import Envoy, address, cluster
 
 SANDWICH = 15088
@@ -132,10 +132,6 @@ class Waypoint(Envoy):
         return manager(name, [rbac], [{"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}], use_remote_address=True,
                        more={"response_headers_to_add": header("x-waypoint", self.pod.name),
                              "request_headers_to_add": header("x-principal", f"%FILTER_STATE({PRINCIPAL}:PLAIN)%")})
-
-
-def authority(ip, port):
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def both_families(ip, port):

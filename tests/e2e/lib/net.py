@@ -33,6 +33,10 @@ class OneNode(Network):
         super().__init__((*self.PODS[:2], (1, "b1", 4, True), (1, "b2", 5, True)))
 
 
+def authority(ip, port):
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
 def reset(s):
     """Closes with a RST."""
     s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)

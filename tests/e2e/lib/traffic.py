@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What applications do with a connection, and what they must see at its other end. Every function takes both ends."""
+import contextlib
 import hashlib
 import os
 import socket
+import struct
 import threading
 import time
 
@@ -111,11 +113,13 @@ def reset_reaches(closer, other):
 
 
 def sees_reset(s):
-    try:
-        got = read_all(s)
-    except (ConnectionResetError, BrokenPipeError):
-        return
-    raise AssertionError(f"end of file after {len(got)} bytes instead of a reset")
+    """The bytes before it."""
+    n = 0
+    with contextlib.suppress(ConnectionResetError):
+        while got := s.recv(1 << 18):
+            n += len(got)
+        raise AssertionError(f"end of file after {n} bytes instead of a reset")
+    return n
 
 
 def is_cut(s, within=10):
@@ -130,14 +134,35 @@ def is_cut(s, within=10):
     equal(got, b"", "data on a connection that had to be cut")
 
 
-def dial_is_cut(host, ip, port):
+def dial_is_cut(host, ip, port, then=is_cut):
     """A connection that is not wanted: reset before connect(2) is back, or cut soon after."""
     try:
         s = host.connect(ip, port)
     except ConnectionResetError:
         return
     with s:
-        is_cut(s)
+        then(s)
+
+
+def dial_is_reset(host, ip, port):
+    dial_is_cut(host, ip, port, sees_reset)
+
+
+def proxy_header(s):
+    """(source, destination, {type: value}) of a PROXY header, version 2."""
+    head = read_exactly(s, 16)
+    equal((head[:12], head[12]), (b"\r\n\r\n\0\r\nQUIT\n", 0x21), "signature, version and command")
+    rest = read_exactly(s, int.from_bytes(head[14:16], "big"))
+    family, n = {1: (socket.AF_INET, 4), 2: (socket.AF_INET6, 16)}[head[13] >> 4]
+    equal(head[13] & 15, 1, "the transport")
+    ports = struct.unpack(">HH", rest[2 * n:2 * n + 4])
+    src, dst = ((socket.inet_ntop(family, rest[i * n:i * n + n]), ports[i]) for i in (0, 1))
+    rest = rest[2 * n + 4:]
+    tlvs = {}
+    while rest:
+        kind, n = struct.unpack(">BH", rest[:3])
+        tlvs[kind], rest = rest[3:3 + n], rest[3 + n:]
+    return src, dst, tlvs
 
 
 def fill(s, limit=256 * MIB):
