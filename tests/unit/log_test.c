@@ -345,6 +345,12 @@ static const struct {
 	{"the longest match", "t=error,t::m=debug", "t::m::x", LOG_DEBUG},
 	{"the longest match, whatever the order", "t::m=debug,t=error", "t::m", LOG_DEBUG},
 	{"the shorter one for the rest", "t=error,t::m=debug", "t::n", LOG_ERROR},
+	{"a module of ztunnel", "error,ztunnel::xds=debug", "xds", LOG_DEBUG},
+	{"a module of ztunnel, another target", "error,ztunnel::xds=debug", "worker", LOG_ERROR},
+	{"a module that is in one of ztunnel's", "error,ztunnel::tls=debug", "crl", LOG_DEBUG},
+	{"all of ztunnel", "error,ztunnel=trace", "worker", LOG_TRACE},
+	{"all of ztunnel but a module", "ztunnel=trace,ztunnel::proxy=warn", "worker", LOG_WARN},
+	{"another crate", "error,hyper=trace", "worker", LOG_ERROR},
 };
 
 static void test_enabled(void **state)

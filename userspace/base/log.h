@@ -39,8 +39,9 @@ int log_start(bool json);
 void log_stop(void);
 
 /* Filter: comma list of LEVEL or TARGET=LEVEL, of the same target the last; the longest matching target wins. Istio's
- * SCOPE:LEVEL is one of them; its scopes "default" and "all" are a bare LEVEL, and its other scopes match nothing. -EINVAL
- * leaves the filter as it was. `log_filter` writes the current one. */
+ * SCOPE:LEVEL is one of them; its scopes "default" and "all" are a bare LEVEL, and its other scopes match nothing. A module of
+ * ztunnel ("ztunnel::xds") means the targets that do its work. -EINVAL leaves the filter as it was. `log_filter` writes the
+ * current one. */
 int log_set_filter(const char *spec);
 const char *log_filter(char buf[LOG_SPEC_MAX]);
 /* The filter `base` (NULL: the one in force), with the entries of `spec` in place of those for the same targets. `base`

@@ -162,6 +162,25 @@ const char *log_filter(char buf[LOG_SPEC_MAX])
 	return buf;
 }
 
+/* Whose lines a filter written for ztunnel means, by ztunnel's modules. "access", "dns" and "state" are targets there too. */
+static const struct {
+	const char *target, *module;
+} modules[] = {
+	{"ca", "ztunnel::identity"},   {"certs", "ztunnel::identity"}, {"crl", "ztunnel::tls::crl"},
+	{"dns", "ztunnel::dns"},       {"drain", "ztunnel::proxy"},    {"http", "ztunnel::admin"},
+	{"local", "ztunnel::xds"},     {"pods", "ztunnel::inpod"},     {"state", "ztunnel::state"},
+	{"tunnel", "ztunnel::app"},    {"worker", "ztunnel::proxy"},   {"xds", "ztunnel::xds"},
+	{"zds", "ztunnel::inpod"},
+};
+
+static const char *module_of(const char *target)
+{
+	for (size_t i = 0; i < sizeof modules / sizeof *modules; i++)
+		if (!strcmp(modules[i].target, target))
+			return modules[i].module;
+	return target;
+}
+
 static bool target_matches(const char *rule, size_t n, const char *target)
 {
 	return strncmp(rule, target, n) == 0 && (target[n] == 0 || target[n] == ':' || target[n] == '.');
@@ -169,16 +188,19 @@ static bool target_matches(const char *rule, size_t n, const char *target)
 
 bool log_enabled(enum log_level level, const char *target)
 {
+	const char *module;
 	enum log_level at;
 	size_t best = 0;
 
 	if (level > __atomic_load_n(&most, __ATOMIC_RELAXED))
 		return false;
+	module = module_of(target);
 	pthread_rwlock_rdlock(&lock);
 	at = rules.base;
 	for (unsigned i = 0; i < rules.n; i++) {
-		size_t n = strlen(rules.rule[i].target);
-		if (n > best && target_matches(rules.rule[i].target, n, target)) {
+		const char *rule = rules.rule[i].target;
+		size_t n = strlen(rule);
+		if (n > best && (target_matches(rule, n, target) || target_matches(rule, n, module))) {
 			best = n;
 			at = rules.rule[i].level;
 		}
