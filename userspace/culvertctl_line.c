@@ -90,7 +90,7 @@ static int words_read(struct line *l, int argc, char **argv)
 
 		if (option_value(l->o, argc, argv, &i))
 			continue;
-		if (!strcmp(a, "--help") || !strcmp(a, "-h"))
+		if (help_word(a))
 			l->help = true;
 		else if (!strcmp(a, "--json"))
 			l->o->json = true;

@@ -70,7 +70,7 @@ int main(int argc, char **argv)
 {
 	const char *word = argc > 1 ? argv[1] : "";
 
-	if (!strcmp(word, "--help") || !strcmp(word, "-h")) {
+	if (help_word(word)) {
 		fputs(help, stdout);
 		return 0;
 	}

@@ -241,12 +241,6 @@ static int read_flags(struct keeper_config *c, int argc, char **argv, char *why)
 		const char *arg = argv[i], *eq = strchr(arg, '='), *text = eq ? eq + 1 : NULL;
 		const struct value *v = flag_find(arg, eq ? (size_t)(eq - arg) : strlen(arg));
 
-		if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
-			usage();
-			return 1;
-		}
-		if (version_told(arg))
-			return 1;
 		if (!v)
 			return unknown_flag(c, arg, why);
 		if (!text)
@@ -307,6 +301,8 @@ int keeper_config_read(struct keeper_config *c, int argc, char **argv, char why[
 
 	memset(c, 0, sizeof *c);
 	c->supervise = argc < 2 || strcmp(argv[1], "node") != 0;
+	if (only_asked(argc, argv, 2, usage))
+		return 1;
 	e = read_environment(c, why);
 	if (!e)
 		e = read_flags(c, argc, argv, why);

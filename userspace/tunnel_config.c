@@ -223,8 +223,6 @@ static int words_end(int argc, char **argv)
 
 static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 {
-	if (argc > 1 && version_told(argv[1]))
-		return 1;
 	static char flag[VARIABLES][64];
 
 	for (int i = words_end(argc, argv); i < argc; i++) {
@@ -232,10 +230,6 @@ static int read_flags(struct tunnel_config *c, int argc, char **argv, char *why)
 		size_t len = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
 		const struct variable *v = flag_find(argv[i], len);
 
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h") || !strcmp(argv[i], "help")) {
-			usage();
-			return 1;
-		}
 		if (!v) {
 			snprintf(why, CONFIG_WHY_MAX, "unknown argument \"%s\"; see culvertd tunnel --help", argv[i]);
 			return -EINVAL;
@@ -311,6 +305,8 @@ int tunnel_config_read(struct tunnel_config *c, int argc, char **argv, char why[
 	int e;
 
 	memset(c, 0, sizeof *c);
+	if (only_asked(argc, argv, words_end(argc, argv), usage))
+		return 1;
 	e = read_environment(c, why);
 	if (!e)
 		e = read_flags(c, argc, argv, why);

@@ -155,14 +155,14 @@ for name, *rest in ROWS:
     T.row(name, Place, *rest)(refused)
 
 
-@T.row("who-asks-for-the-version-needs-nothing", Place)
-def version(place):
-    """Neither a configuration nor a node; ztunnel's word for it does as well."""
-    said = {}
+@T.row("who-asks-for-version-or-help-needs-nothing", Place)
+def only_asked(place):
+    """Neither a configuration that is right nor a node; ztunnel's words for it do as well."""
+    said, version, help_ = {}, r"culvert \d+\.\d+\.\d+\n", r"(?s)culvert(d|ctl)( [a-z\[\]]+)? - .+"
     for argv in [D], [D, "node"], [D, "tunnel"], [CTL]:
-        for word in "--version", "version":
-            p = subprocess.run([*argv, word], env={}, capture_output=True, text=True, timeout=15)
-            said[(*map(os.path.basename, argv), word)] = p.returncode, bool(re.fullmatch(r"culvert \d+\.\d+\.\d+\n", p.stdout)), p.stderr
+        for word, want in ("--version", version), ("version", version), ("--help", help_), ("-h", help_), ("help", help_):
+            p = subprocess.run([*argv, word], env={"XDS_ON_DEMAND": "perhaps"}, capture_output=True, text=True, timeout=15)
+            said[(*map(os.path.basename, argv), word)] = p.returncode, bool(re.fullmatch(want, p.stdout)), p.stderr
     equal({k: v for k, v in said.items() if v != (0, True, "")}, {}, "who said something else")
 
 
