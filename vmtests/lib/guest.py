@@ -36,8 +36,8 @@ class Result:
 
 
 class Guest:
-    """`swift`: spares what an emulated CPU is slow at, string instructions (byte by byte) and mitigations: for whoever counts
-    instructions a guest has to be as it is on hardware."""
+    """`swift`: spares what an emulated CPU is slow at, string instructions (byte by byte), mitigations, and programs at other
+    addresses each time, whose code is translated anew: for whoever counts instructions a guest has to be as it is on hardware."""
 
     def __init__(self, kernel, command, folder, *, timeout=600, memory="2G", cpus=1, accel=None, qemu=(), env=None,
                  echo=None, swift=True):
@@ -103,7 +103,7 @@ class Guest:
     def argv(self, tmp):
         accel = self.accel or default_accel(self.kernel)
         append = ["console=ttyS0", "loglevel=5", "panic=-1", "oops=panic", "no_timer_check", "tsc=reliable", "nokaslr",
-                  f"vm.modules={self.kernel.modules}", f"vm.cwd={os.getcwd()}", *["mitigations=off"] * self.swift]
+                  f"vm.modules={self.kernel.modules}", f"vm.cwd={os.getcwd()}", *["mitigations=off", "norandmaps"] * self.swift]
         cpu = "max,-erms,-fsrm" if self.swift else "max"
         return ["setpriv", "--pdeathsig", "KILL",  # it goes with us, whatever ends us
                 "qemu-system-x86_64", "-accel", accel, "-cpu", cpu if accel.startswith("tcg") else "host", "-m", self.memory,
