@@ -123,7 +123,7 @@ static void test_few_descriptors(void **state)
 		rlim_t files;
 		unsigned streams, waiting;
 	} rows[] = {{1024, 512, 256},
-		    {10000, 5000, SOURCE_WAITING_MAX},
+		    {10000, 5000, 2500},
 		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX},
 		    {100, 256, 64}};
 	struct rlimit was, now;

@@ -10,7 +10,7 @@
 /* Of a source on a worker; fewer where descriptors are: a quarter of them for all workers, or half. */
 enum {
 	SOURCE_CONNS_MAX = 4096,    /* HBONE connections; one more is refused */
-	SOURCE_WAITING_MAX = 2048,  /* of these not yet through with TLS (a quarter); for one more the oldest goes. To
+	SOURCE_WAITING_MAX = 3072,  /* of these not yet through with TLS (a quarter); for one more the oldest goes. To
 				       hold one costs less than to have it come again */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
 	SOURCE_STREAMS_MAX = 32768, /* requests (half); one more is refused */
