@@ -482,7 +482,7 @@ def _(bed):
         hear(s)
         s.setblocking(False)
         left = memoryview(sent)
-        while select.select([], [s], [], 0.5)[1]:  # until the echo fills every buffer
+        while left and select.select([], [s], [], 0.5)[1]:  # until the echo fills every buffer, or they hold it all
             left = left[s.send(left[:1 << 16]):]
         begin_detach(bed)
         s.settimeout(10)
