@@ -166,10 +166,10 @@ const char *log_filter(char buf[LOG_SPEC_MAX])
 static const struct {
 	const char *target, *module;
 } modules[] = {
-	{"ca", "ztunnel::identity"},   {"certs", "ztunnel::identity"}, {"crl", "ztunnel::tls::crl"},
-	{"dns", "ztunnel::dns"},       {"drain", "ztunnel::proxy"},    {"http", "ztunnel::admin"},
-	{"local", "ztunnel::xds"},     {"pods", "ztunnel::inpod"},     {"state", "ztunnel::state"},
-	{"tunnel", "ztunnel::app"},    {"worker", "ztunnel::proxy"},   {"xds", "ztunnel::xds"},
+	{"ca", "ztunnel::identity"}, {"certs", "ztunnel::identity"}, {"crl", "ztunnel::tls::crl"},
+	{"dns", "ztunnel::dns"},     {"drain", "ztunnel::proxy"},    {"http", "ztunnel::admin"},
+	{"local", "ztunnel::xds"},   {"pods", "ztunnel::inpod"},     {"state", "ztunnel::state"},
+	{"tunnel", "ztunnel::app"},  {"worker", "ztunnel::proxy"},   {"xds", "ztunnel::xds"},
 	{"zds", "ztunnel::inpod"},
 };
 
