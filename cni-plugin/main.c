@@ -147,7 +147,7 @@ static char *gc_body(const struct conf *c, struct failure *f)
 	json_t *in = json_object_get(c->root, "cni.dev/valid-attachments"), *o, *list;
 	char *text = NULL;
 
-	if (!json_is_array(in)) {
+	if (!json_is_array(in) && !json_is_null(in)) { /* Go writes an empty list as null */
 		failed(f, E_CONFIG, "\"cni.dev/valid-attachments\" must be an array");
 		return NULL;
 	}
