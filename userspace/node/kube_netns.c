@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the look through /proc. Whatever cannot be read of a process only means that this process proves nothing. */
+/* Owns the look through /proc. Whatever cannot be read of a process only means that this process proves nothing, also
+ * not that no process of a pod is left. */
 #include "node/kube_netns.h"
 
 #include <ctype.h>
@@ -92,23 +93,23 @@ int kube_cgroup_uid(char uid[POD_UID_MAX], const char *text)
 
 /* --- one process ---------------------------------------------------------------------------------------- */
 
-static bool proc_read(const char *proc, const char *pid, const char *what, char *buf, size_t cap)
+static int proc_read(const char *proc, const char *pid, const char *what, char *buf, size_t cap)
 {
 	char path[PATH_BYTES];
-	ssize_t n = -1;
-	int fd;
+	ssize_t n;
+	int fd, e;
 
 	if (snprintf(path, sizeof path, "%s/%s/%s", proc, pid, what) >= (int)sizeof path)
-		return false;
+		return -ENAMETOOLONG;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		n = read(fd, buf, cap - 1);
-		close(fd);
-	}
-	if (n < 0 || (size_t)n == cap - 1)
-		return false;
-	buf[n] = '\0';
-	return true;
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, cap - 1);
+	e = n < 0 ? -errno : (size_t)n == cap - 1 ? -EFBIG : 0;
+	close(fd);
+	if (!e)
+		buf[n] = '\0';
+	return e;
 }
 
 /* Field 22 of stat, counted after the name, which may hold anything. 0: unknown. */
@@ -116,7 +117,7 @@ static uint64_t started(const char *proc, const char *pid)
 {
 	char buf[1024], *p;
 
-	if (!proc_read(proc, pid, "stat", buf, sizeof buf))
+	if (proc_read(proc, pid, "stat", buf, sizeof buf) < 0)
 		return 0;
 	p = strrchr(buf, ')');
 	for (unsigned field = 2; p && field < 22; field++)
@@ -204,23 +205,29 @@ static void prove(const char *proc, const char *pid, struct kube_sought *s)
 
 /* --- all of them ---------------------------------------------------------------------------------------- */
 
-static void process_look(const char *proc, const char *pid, const struct stat *host, struct kube_sought *pods,
+/* False: it is there, and cannot be told whose it is. */
+static bool process_look(const char *proc, const char *pid, const struct stat *host, struct kube_sought *pods,
 			 unsigned n)
 {
 	char path[PATH_BYTES], uid[POD_UID_MAX];
 	char cgroup[KUBE_CGROUP_BYTES];
 	struct stat st;
+	int e;
 
 	if (snprintf(path, sizeof path, "%s/%s/ns/net", proc, pid) >= (int)sizeof path || stat(path, &st) < 0 ||
 	    (st.st_ino == host->st_ino && st.st_dev == host->st_dev))
-		return;
-	if (!proc_read(proc, pid, "cgroup", cgroup, sizeof cgroup) || kube_cgroup_uid(uid, cgroup) < 0)
-		return;
+		return true;
+	e = proc_read(proc, pid, "cgroup", cgroup, sizeof cgroup);
+	if (e)
+		return e == -ENOENT || e == -ESRCH;
+	if (kube_cgroup_uid(uid, cgroup) < 0)
+		return true;
 	for (unsigned i = 0; i < n; i++)
 		if (!strcasecmp(pods[i].uid, uid)) {
 			pods[i].lives = true;
 			prove(proc, pid, &pods[i]);
 		}
+	return true;
 }
 
 int kube_netns_find(const char *proc, struct kube_sought *pods, unsigned n)
@@ -228,6 +235,7 @@ int kube_netns_find(const char *proc, struct kube_sought *pods, unsigned n)
 	char path[PATH_BYTES];
 	struct dirent *entry;
 	struct stat host = {.st_ino = 0};
+	bool sure = true;
 	DIR *d;
 	int e;
 
@@ -249,7 +257,9 @@ int kube_netns_find(const char *proc, struct kube_sought *pods, unsigned n)
 		return -errno;
 	while ((entry = readdir(d)))
 		if (isdigit((unsigned char)entry->d_name[0]) && strlen(entry->d_name) < 16)
-			process_look(proc, entry->d_name, &host, pods, n);
+			sure &= process_look(proc, entry->d_name, &host, pods, n);
 	closedir(d);
+	for (unsigned i = 0; i < n; i++)
+		pods[i].unsure = !sure;
 	return 0;
 }

@@ -15,6 +15,7 @@ struct kube_sought {
 	bool own_users; /* it has a user namespace, made by the runtime */
 	/* What was found: */
 	bool lives;		  /* a process of the pod, wherever it is */
+	bool unsure;		  /* of some process it cannot be told whose it is: more may live than was found */
 	uint64_t cookie, started; /* 0: nothing */
 	char netns[64];		  /* path */
 };

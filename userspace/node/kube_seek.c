@@ -16,6 +16,17 @@ static const char target[] = "kube";
 
 /* --- the look at /proc ---------------------------------------------------------------------------------- */
 
+static void take_ended(struct kube_pod *p, const struct kube_sought *s)
+{
+	if (s->lives)
+		kube_pod_fails(p, p->gone ? "it is deleted, but processes of it live on; it stays steered"
+					  : "it has ended, but processes of it live on; it stays steered");
+	else if (s->unsure)
+		kube_pod_fails(p, "whether processes of it live on cannot be told; it stays steered");
+	else
+		kube_pod_end(p);
+}
+
 static void take_found(struct kube_pod *p, const struct kube_sought *s)
 {
 	struct kube *k = p->kube;
@@ -24,11 +35,7 @@ static void take_found(struct kube_pod *p, const struct kube_sought *s)
 	const struct pod_overlay overlay = kube_pod_overlay(p, e);
 
 	if (p->gone || p->facts.terminal) {
-		if (s->lives)
-			kube_pod_fails(p, p->gone ? "it is deleted, but processes of it live on; it stays steered"
-						  : "it has ended, but processes of it live on; it stays steered");
-		else
-			kube_pod_end(p);
+		take_ended(p, s);
 		return;
 	}
 	if (!s->cookie && !e) {
