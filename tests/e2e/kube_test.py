@@ -504,6 +504,45 @@ def stale_list(place):
     place.quiet_in()
 
 
+def known(place):
+    """Pods in the cache."""
+    return sum(int(x.split()[-1]) for x in place.http(15014, "/metrics")[1].splitlines()
+               if x.startswith("culvert_kube_pods{"))
+
+
+def elsewhere(place):
+    """The name is a pod's on another node, which is in the mesh there."""
+    return place.api.pod("default", "a1", node="node-2", ips=["10.71.2.9"], annotations={REDIRECTION: "enabled"})
+
+
+def is_left_alone(place):
+    """The pod of the other node; and when the name comes back, nothing is in its way."""
+    asked = len(place.api.seen)
+    time.sleep(1)
+    equal([x for x in place.api.seen[asked:] if "/pods/a1" in x[1]], [], "requests about another node's pod")
+    equal(place.api.annotation("default", "a1"), "enabled", "annotation of another node's pod")
+    equal(known(place), 0, "pods in the cache")
+    place.api.delete("pods", "default", "a1")
+    uid = place.api.pod("default", "a1")["metadata"]["uid"]
+    code, text = cni.run("ADD", Sandbox(place.pod, "c1", uid=uid), conf(place))
+    equal(code, 0, f"ADD of the successor: {text}")
+    equal(place.pods()["a1"]["uid"], uid, "uid")
+
+
+@row("a-pod-that-was-made-anew-on-another-node-is-not-ours", prepare=lambda p: p.runs())
+def made_elsewhere(place):
+    place.wait_in()
+    place.settled()
+    place.end_processes()
+    place.api.vanish("pods", "default", "a1")
+    elsewhere(place)
+    place.api.forget()
+    place.api.cut()
+    until(lambda: not place.pods(), "the one that was here to be out")
+    place.settled()
+    is_left_alone(place)
+
+
 @row("a-rotated-token-is-read-at-once")
 def rotated(place):
     place.settled()
@@ -794,6 +833,61 @@ def add_known(place):
     equal(cni.run("ADD", s, conf(place))[0], 0, "ADD")
     equal(place.pods(), {}, "pods")
     equal(place.api.count("GET", "/namespaces/free/pods/a1"), 0, "questions")
+
+
+@row("cni-add-of-a-pod-that-is-on-another-node-now-fails")
+def add_elsewhere(place):
+    """Its deletion was forced, and it was made anew, before the runtime got to it."""
+    place.settled()
+    elsewhere(place)
+    code, text = cni.run("ADD", Sandbox(place.pod, "c1", uid=str(uuid.uuid4())), conf(place))
+    check(code and "knows no such pod on this node" in text, f"{code} {text}")
+    is_left_alone(place)
+
+
+def overtaken(place, path, change):
+    """The next answer about `path` is on its way while the watch tells of `change`."""
+    said = []
+
+    def hook(method, at, query):
+        if at != path or said:
+            return None
+        said.append(place.api.get(*(("free", "a1") if at.endswith("a1") else ("", "free", "namespaces"))))
+        before = place.http(15014, "/metrics")[1]
+        change()
+        until(lambda: place.http(15014, "/metrics")[1] != before, "the keeper to hear of it")
+        return 200, said[0]
+
+    place.api.hook = hook
+
+
+@row("an-answer-about-a-pod-that-the-watch-overtakes-is-not-taken")
+def pod_overtaken(place):
+    place.settled()
+    place.api.mute = "pods"
+    uid = place.api.pod("free", "a1")["metadata"]["uid"]
+
+    def change():
+        place.api.mute = False
+        place.api.delete("pods", "free", "a1")
+
+    overtaken(place, "/api/v1/namespaces/free/pods/a1", change)
+    code, text = cni.run("ADD", Sandbox(place.pod, "c1", namespace="free", uid=uid), conf(place))
+    check(code and "knows no such pod" in text, f"{code} {text}")
+    equal(known(place), 0, "pods in the cache")
+
+
+@row("pods-that-wait-for-a-namespace-are-looked-at-when-a-question-brings-it")
+def namespace_brought(place):
+    place.settled()
+    place.api.mute = "namespaces"
+    place.api.namespace("late", AMBIENT)
+    place.runs(namespace="late")
+    until(lambda: known(place) == 1, "the pod in the cache")
+    equal(place.pods(), {}, "pods while its namespace is not known")
+    uid = place.api.pod("late", "a2")["metadata"]["uid"]
+    equal(cni.run("ADD", Sandbox(place.second, "c1", namespace="late", uid=uid), conf(place))[0], 0, "ADD")
+    place.wait_in(namespace="late")
 
 
 @row("cni-add-of-a-pod-that-nobody-knows-fails")

@@ -44,6 +44,7 @@ static void pod_put(void *arg, const json_t *o)
 	}
 	k->added += is_new;
 	k->updated += !is_new;
+	p->told = ++k->told;
 	timer_cancel(&p->retry);
 	kube_pod_look(p);
 }
@@ -55,8 +56,10 @@ static void pod_del(void *arg, const json_t *o)
 	struct kube_pod *p = uid ? kube_pod_find(k, uid) : NULL;
 
 	k->deleted++;
+	k->pod_gone = ++k->told;
 	if (!p)
 		return;
+	p->told = k->told;
 	p->gone = true;
 	p->missing = false;
 	timer_cancel(&p->retry);
@@ -90,35 +93,25 @@ static void namespaces_begin(void *arg)
 	k->namespace_list++;
 }
 
-static void look_in(struct kube *k, const char *ns)
-{
-	list_for_each_safe (l, tmp, &k->pods) {
-		struct kube_pod *p = list_entry(l, struct kube_pod, link);
-
-		if (!strcmp(p->facts.identity.ns, ns))
-			kube_pod_look(p);
-	}
-}
-
 static void namespace_put(void *arg, const json_t *o)
 {
 	struct kube *k = arg;
 	struct kube_namespace_facts facts;
+	struct kube_namespace *n;
 	char why[POD_WHY_MAX];
-	const struct kube_namespace *known;
-	uint32_t before = 0;
+	bool known;
 
 	if (kube_namespace_read(&facts, o, k->o.rule, why) < 0) {
 		k->bad++;
 		bad_object(k, "namespace", o, why);
 		return;
 	}
-	known = kube_namespace_find(k, facts.name);
-	before = known ? known->selected : 0;
+	known = kube_namespace_find(k, facts.name) != NULL;
 	k->added += !known;
-	k->updated += known != NULL;
-	if (kube_namespace_put(k, &facts) && (!known || before != facts.selected))
-		look_in(k, facts.name);
+	k->updated += known;
+	n = kube_namespace_put(k, &facts);
+	if (n)
+		n->told = ++k->told;
 }
 
 static void namespace_del(void *arg, const json_t *o)
@@ -127,6 +120,7 @@ static void namespace_del(void *arg, const json_t *o)
 	const char *name = json_string_value(json_object_get(json_object_get(o, "metadata"), "name"));
 
 	k->deleted++;
+	k->namespace_gone = ++k->told;
 	if (name)
 		kube_namespace_drop(k, name);
 }
@@ -136,6 +130,7 @@ static void namespaces_end(void *arg)
 	struct kube *k = arg;
 	struct kube_watch_status s;
 
+	k->namespace_gone = ++k->told;
 	kube_namespaces_sweep(k);
 	kube_watch_status(k->pod_watch, &s);
 	if (!k->settled && s.listed)

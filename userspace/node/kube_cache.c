@@ -23,16 +23,24 @@ struct kube_pod *kube_pod_find(struct kube *k, const char *uid)
 	return NULL;
 }
 
-struct kube_pod *kube_pod_named(struct kube *k, const char *ns, const char *name)
+/* The runtime and the kubelet know a static pod by another uid. */
+bool kube_pod_is(const struct kube_pod *p, const char *uid)
 {
+	return !uid[0] || !strcmp(p->facts.uid, uid) || !strcmp(p->facts.mirror, uid);
+}
+
+struct kube_pod *kube_pod_named(struct kube *k, const char *ns, const char *name, const char *uid)
+{
+	struct kube_pod *newest = NULL;
+
 	list_for_each (l, &k->pods) {
 		struct kube_pod *p = list_entry(l, struct kube_pod, link);
 
-		if (!p->gone && !p->missing && !strcmp(p->facts.identity.name, name) &&
+		if (!p->gone && !p->missing && kube_pod_is(p, uid) && !strcmp(p->facts.identity.name, name) &&
 		    !strcmp(p->facts.identity.ns, ns))
-			return p;
+			newest = p;
 	}
-	return NULL;
+	return newest;
 }
 
 struct kube_pod *kube_pod_new(struct kube *k, const struct kube_pod_facts *facts)
@@ -59,7 +67,7 @@ void kube_pod_free(struct kube_pod *p)
 {
 	timer_cancel(&p->retry);
 	timer_cancel(&p->patch_retry);
-	kube_call_cancel(p->get);
+	kube_call_cancel(p->get.call);
 	if (p->patch) {
 		kube_call_cancel(p->patch);
 		p->kube->n_patching--;
@@ -130,7 +138,8 @@ struct kube_namespace *kube_namespace_find(struct kube *k, const char *name)
 
 struct kube_namespace *kube_namespace_put(struct kube *k, const struct kube_namespace_facts *facts)
 {
-	struct kube_namespace **at = slot(k, facts->name);
+	struct kube_namespace **at = slot(k, facts->name), *n;
+	bool changes = !*at || (*at)->selected != facts->selected;
 
 	if (!*at) {
 		size_t len = strlen(facts->name) + 1;
@@ -145,9 +154,12 @@ struct kube_namespace *kube_namespace_put(struct kube *k, const struct kube_name
 		memcpy((*at)->name, facts->name, len);
 		k->n_namespaces++;
 	}
-	(*at)->selected = facts->selected;
-	(*at)->seen = k->namespace_list;
-	return *at;
+	n = *at;
+	n->selected = facts->selected;
+	n->seen = k->namespace_list;
+	if (changes)
+		kube_look_in(k, n->name);
+	return n;
 }
 
 static void drop_at(struct kube *k, struct kube_namespace **at)

@@ -2,6 +2,7 @@
 /* Owns the questions of the CNI socket. What the cache has is answered at once. Else the pod, and then its namespace if
  * that is not known either, is asked for by name, and again after short pauses until the time is over: a pod about
  * which nobody can tell must not start. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +12,14 @@
 
 enum { PAUSE_MIN_MS = 50, PAUSE_MAX_MS = 400 };
 
+static const char target[] = "kube";
+
 struct question {
 	struct list link; /* of kube.questions */
 	struct kube *kube;
 	struct cni_question *asked;
 	char ns[POD_LABEL_MAX], name[POD_NAME_MAX], uid[POD_UID_MAX];
-	struct kube_call *call;
+	struct kube_get get;
 	struct timer limit, pause;
 	unsigned failed;
 	char why[POD_WHY_MAX];
@@ -26,7 +29,7 @@ static void question_free(struct question *q)
 {
 	timer_cancel(&q->limit);
 	timer_cancel(&q->pause);
-	kube_call_cancel(q->call);
+	kube_call_cancel(q->get.call);
 	list_del(&q->link);
 	free(q);
 }
@@ -54,22 +57,16 @@ static void answer_why(struct question *q, enum cni_verdict verdict, const char 
 	question_free(q);
 }
 
-/* The runtime and the kubelet know a static pod by another uid. */
-static bool is_it(const struct kube_pod_facts *f, const char *uid)
-{
-	return !uid[0] || !strcmp(f->uid, uid) || !strcmp(f->mirror, uid);
-}
-
 /* From the cache. False: something is not known. */
 static bool decide_known(struct question *q)
 {
-	struct kube_pod *p = kube_pod_named(q->kube, q->ns, q->name);
+	struct kube_pod *p = kube_pod_named(q->kube, q->ns, q->name, q->uid);
 	struct cni_decision d = {.verdict = CNI_NOT_IN_MESH};
 	enum kube_reason reason;
 
-	if (!p || !is_it(&p->facts, q->uid) || kube_pod_decide(q->kube, &p->facts, &reason) < 0)
+	if (!p || kube_pod_decide(q->kube, &p->facts, &reason) < 0)
 		return false;
-	log_debug("kube", "pod %s/%s: %s", q->ns, q->name, kube_reason_text(reason));
+	log_debug(target, "pod %s/%s: %s", q->ns, q->name, kube_reason_text(reason));
 	if (reason == KUBE_SELECTED)
 		d = (struct cni_decision){.verdict = CNI_ENROL,
 					  .sa = p->facts.identity.sa,
@@ -98,73 +95,47 @@ static void later(struct question *q, const char *why)
 static void pod_came(void *arg, const struct kube_reply *r)
 {
 	struct question *q = arg;
-	struct kube *k = q->kube;
-	char why[POD_WHY_MAX] = "the API server's answer cannot be read";
 	struct kube_pod *p = NULL;
-	json_t *o;
+	char why[POD_WHY_MAX];
+	int e;
 
-	q->call = NULL;
-	if (!r->err && r->status == 404) {
-		answer_why(q, CNI_UNKNOWN_POD, "the API server knows no such pod");
-		return;
-	}
-	if (r->err || r->status != 200) {
-		later(q, r->why);
-		return;
-	}
-	o = json_loadb(r->body, r->len, 0, NULL);
-	p = kube_pod_take(k, o, NULL, why);
-	json_decref(o);
-	if (!p)
+	q->get.call = NULL;
+	e = kube_get_pod(q->kube, &q->get, r, &p, why);
+	if (e == -ENOENT) {
+		answer_why(q, CNI_UNKNOWN_POD, why);
+	} else if (e) {
 		later(q, why);
-	else if (!is_it(&p->facts, q->uid))
+	} else if (!kube_pod_is(p, q->uid)) {
 		answer_why(q, CNI_UNKNOWN_POD, "the pod of this name is another, by its uid");
-	else if (!decide_known(q))
+	} else if (p != kube_pod_named(q->kube, q->ns, q->name, q->uid)) {
+		later(q, "the API server told of a pod that is gone");
+	} else if (!decide_known(q)) {
 		ask(q);
+	}
 }
 
 static void namespace_came(void *arg, const struct kube_reply *r)
 {
 	struct question *q = arg;
-	struct kube_namespace_facts facts;
 	char why[POD_WHY_MAX];
-	json_t *o;
-	bool ok;
 
-	q->call = NULL;
-	if (r->err || r->status != 200) {
-		later(q, r->why);
-		return;
-	}
-	o = json_loadb(r->body, r->len, 0, NULL);
-	ok = kube_namespace_read(&facts, o, q->kube->o.rule, why) == 0;
-	json_decref(o);
-	if (!ok || !kube_namespace_put(q->kube, &facts)) {
-		later(q, ok ? "too many namespaces" : why);
+	q->get.call = NULL;
+	if (kube_get_namespace(q->kube, &q->get, r, why) < 0) {
+		later(q, why);
 		return;
 	}
 	if (!decide_known(q))
-		ask(q);
+		later(q, "the pod went while its namespace was asked for");
 }
 
 /* For whatever is not known. */
 static void ask(struct question *q)
 {
-	struct kube_pod *p = kube_pod_named(q->kube, q->ns, q->name);
-	bool pod = !p || !is_it(&p->facts, q->uid);
-	char path[KUBE_PATH_MAX], why[POD_WHY_MAX];
-	const struct kube_request rq = {.method = "GET",
-					.path = path,
-					.body_max = KUBE_LINE_MAX,
-					.deadline_ms = KUBE_GET_MS,
-					.done = pod ? pod_came : namespace_came,
-					.arg = q};
+	bool pod = !kube_pod_named(q->kube, q->ns, q->name, q->uid);
+	char why[POD_WHY_MAX];
 
-	snprintf(path, sizeof path, "/api/v1/namespaces/%s%s%s", q->ns, pod ? "/pods/" : "", pod ? q->name : "");
-	if (kube_call_new(&q->call, q->kube->api, &rq, why) < 0) {
-		q->call = NULL;
+	if (kube_get_begin(&q->get, q->kube, q->ns, pod ? q->name : NULL, pod ? pod_came : namespace_came, q, why) < 0)
 		later(q, why);
-	}
 }
 
 static void too_late(struct timer *t)
@@ -172,8 +143,9 @@ static void too_late(struct timer *t)
 	struct question *q = container_of(t, struct question, limit);
 	char why[POD_WHY_MAX + 64];
 
-	snprintf(why, sizeof why, "nobody told within %d ms whether it is in the mesh: %s", KUBE_DECIDE_MS,
-		 q->why[0] ? q->why : "the API server has not answered yet");
+	if (!q->why[0])
+		snprintf(q->why, sizeof q->why, "the API server has not answered yet");
+	snprintf(why, sizeof why, "nobody told within %d ms whether it is in the mesh: %s", KUBE_DECIDE_MS, q->why);
 	answer_why(q, CNI_UNDECIDED, why);
 }
 

@@ -255,6 +255,16 @@ void kube_look_all(struct kube *k)
 		kube_pod_look(list_entry(l, struct kube_pod, link));
 }
 
+void kube_look_in(struct kube *k, const char *ns)
+{
+	list_for_each_safe (l, tmp, &k->pods) {
+		struct kube_pod *p = list_entry(l, struct kube_pod, link);
+
+		if (!strcmp(p->facts.identity.ns, ns))
+			kube_pod_look(p);
+	}
+}
+
 void kube_enrol_changed(void *arg, const char *uid)
 {
 	struct kube *k = arg;

@@ -3,6 +3,7 @@
  *
  * kube.c          begin and end, what the watches bring, status
  * kube_cache.c    entries
+ * kube_get.c      questions by name, and what is taken of their answers
  * kube_decide.c   questions of the CNI socket
  * kube_enrol.c    pods that run: what is to be done about each
  * kube_seek.c     where their namespaces are, and whether they are gone
@@ -18,8 +19,15 @@ enum { KUBE_BUCKETS = 1024 };
 struct kube_namespace {
 	struct kube_namespace *next; /* in its bucket */
 	unsigned seen;		     /* in which list */
+	uint64_t told;		     /* kube.told when the watch last told of it */
 	uint32_t selected;
 	char name[];
+};
+
+/* A question by name. */
+struct kube_get {
+	struct kube_call *call; /* NULL: none is under way */
+	uint64_t since;		/* kube.told when it began */
 };
 
 struct kube_pod {
@@ -27,6 +35,7 @@ struct kube_pod {
 	struct kube *kube;
 	struct kube_pod_facts facts;
 	unsigned seen; /* in which list */
+	uint64_t told; /* kube.told when the watch last told of it */
 	bool missing;  /* a list lacks it: it is to be asked for */
 	bool gone;     /* it is not there any more; the entry stays until it is un-enrolled */
 	bool outside;  /* when it was last looked at, it was outside the mesh */
@@ -34,9 +43,9 @@ struct kube_pod {
 	bool found;    /* it should have been in the mesh from its beginning */
 	bool busy;     /* an operation on it is under way */
 	struct timer retry;
-	unsigned failed;       /* in a row */
-	char trouble[128];     /* the last failure, for the log to say it once */
-	struct kube_call *get; /* of one that is missing */
+	unsigned failed;     /* in a row */
+	char trouble[128];   /* the last failure, for the log to say it once */
+	struct kube_get get; /* of one that is missing */
 	/* Finding its namespace: */
 	struct list sought; /* of kube.sought, or of kube.to_enrol */
 	uint32_t verified;  /* facts.sandbox when the enrolled namespace was last found to be the pod's */
@@ -62,6 +71,8 @@ struct kube {
 	struct list pods;
 	unsigned n_pods, n_namespaces, pod_list, namespace_list; /* lists: the number of the newest */
 	struct kube_namespace *bucket[KUBE_BUCKETS];
+	/* What the watches told, counted: and when they last told that any pod, any namespace is not there any more. */
+	uint64_t told, pod_gone, namespace_gone;
 	bool settled; /* both lists were complete */
 	bool tried;   /* the first look at /proc after that is over */
 	struct timer batch;
@@ -76,13 +87,15 @@ struct kube {
 
 /* --- kube_cache.c --- */
 struct kube_pod *kube_pod_find(struct kube *k, const char *uid);
-/* By name, of those that are there. */
-struct kube_pod *kube_pod_named(struct kube *k, const char *ns, const char *name);
+/* Does this uid, as the kubelet and the runtime know it, name it? "": they did not say. */
+bool kube_pod_is(const struct kube_pod *p, const char *uid);
+/* Of those that are there: the newest, or with a uid the one that it names. */
+struct kube_pod *kube_pod_named(struct kube *k, const char *ns, const char *name, const char *uid);
 /* NULL: no memory, or too many. */
 struct kube_pod *kube_pod_new(struct kube *k, const struct kube_pod_facts *facts);
 void kube_pod_free(struct kube_pod *p);
 struct kube_namespace *kube_namespace_find(struct kube *k, const char *name);
-/* NULL: no memory, or too many. */
+/* Looks at its pods, if it is another than it was for them. NULL: no memory, or too many. */
 struct kube_namespace *kube_namespace_put(struct kube *k, const struct kube_namespace_facts *facts);
 void kube_namespace_drop(struct kube *k, const char *name);
 /* Those that the newest list lacks. */
@@ -91,12 +104,23 @@ void kube_namespaces_free(struct kube *k);
 /* Reads an object into the cache; NULL, with a line in `why`, when it cannot be. `is_new`, when set, tells. */
 struct kube_pod *kube_pod_take(struct kube *k, const json_t *o, bool *is_new, char why[POD_WHY_MAX]);
 
+/* --- kube_get.c --- */
+/* Asks for a pod; `name` NULL: for the namespace. `done` sets g->call to NULL. 0, or -errno and a line in `why`. */
+int kube_get_begin(struct kube_get *g, struct kube *k, const char *ns, const char *name,
+		   void (*done)(void *arg, const struct kube_reply *r), void *arg, char why[POD_WHY_MAX]);
+/* Takes the answer into the cache. -ENOENT: there is no such object, or it is not of this node; -EAGAIN: the watches
+ * told of it meanwhile, so the answer may be older than what is known; or another -errno. With a line in `why`. */
+int kube_get_pod(struct kube *k, const struct kube_get *g, const struct kube_reply *r, struct kube_pod **out,
+		 char why[POD_WHY_MAX]);
+int kube_get_namespace(struct kube *k, const struct kube_get *g, const struct kube_reply *r, char why[POD_WHY_MAX]);
+
 /* --- kube_enrol.c --- */
 /* Is it in the mesh? -ENOENT: its namespace is not known. */
 int kube_pod_decide(struct kube *k, const struct kube_pod_facts *facts, enum kube_reason *out);
 /* Looks at a pod and does what is to be done. It may be freed. */
 void kube_pod_look(struct kube_pod *p);
 void kube_look_all(struct kube *k);
+void kube_look_in(struct kube *k, const char *ns);
 /* Goes on with pods that wait to be enrolled. */
 void kube_enrol_more(struct kube *k);
 /* Both lists are there: also pods of an earlier keeper that they lack are looked at. */

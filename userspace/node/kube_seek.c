@@ -114,27 +114,18 @@ void kube_pod_seek(struct kube_pod *p)
 
 static void answered(void *arg, const struct kube_reply *r)
 {
-	struct kube_pod *p = arg;
-	struct kube *k = p->kube;
+	struct kube_pod *p = arg, *now = NULL;
 	char why[POD_WHY_MAX];
-	struct kube_pod *now = NULL;
-	json_t *o;
+	int e;
 
-	p->get = NULL;
+	p->get.call = NULL;
 	if (!p->missing) { /* the watch has brought it meanwhile */
 		kube_pod_look(p);
 		return;
 	}
-	if (!r->err && r->status == 200) {
-		o = json_loadb(r->body, r->len, 0, NULL);
-		now = kube_pod_take(k, o, NULL, why);
-		json_decref(o);
-		if (!now) {
-			kube_pod_fails(p, "the API server's answer about it cannot be read");
-			return;
-		}
-	} else if (r->err || r->status != 404) {
-		kube_pod_fails(p, r->why);
+	e = kube_get_pod(p->kube, &p->get, r, &now, why);
+	if (e && e != -ENOENT) {
+		kube_pod_fails(p, why);
 		return;
 	}
 	p->gone = now != p;
@@ -147,19 +138,11 @@ static void answered(void *arg, const struct kube_reply *r)
 
 void kube_pod_ask(struct kube_pod *p)
 {
-	char path[KUBE_PATH_MAX], why[POD_WHY_MAX];
-	const struct kube_request rq = {.method = "GET",
-					.path = path,
-					.body_max = KUBE_LINE_MAX,
-					.deadline_ms = KUBE_GET_MS,
-					.done = answered,
-					.arg = p};
+	const struct pod_identity *id = &p->facts.identity;
+	char why[POD_WHY_MAX];
 
-	if (p->get || timer_armed(&p->retry))
+	if (p->get.call || timer_armed(&p->retry))
 		return;
-	snprintf(path, sizeof path, "/api/v1/namespaces/%s/pods/%s", p->facts.identity.ns, p->facts.identity.name);
-	if (kube_call_new(&p->get, p->kube->api, &rq, why) < 0) {
-		p->get = NULL;
+	if (kube_get_begin(&p->get, p->kube, id->ns, id->name, answered, p, why) < 0)
 		kube_pod_fails(p, why);
-	}
 }
