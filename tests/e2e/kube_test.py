@@ -824,15 +824,75 @@ def add_unseen(place):
     equal([x for x in place.tunnels[0].told if x[0] == DEL], [], "un-enrolments")
 
 
+def seen_free(place):
+    """A pod that the keeper knows, outside the mesh."""
+    place.settled()
+    uid = place.api.pod("free", "a1")["metadata"]["uid"]
+    until(lambda: known(place) == 1, "the pod in the cache")
+    return Sandbox(place.pod, "c1", namespace="free", uid=uid)
+
+
+def questions(place, namespace):
+    """About its pod, and about it."""
+    return (place.api.count("GET", f"/namespaces/{namespace}/pods/a1"),
+            sum(x[1] == f"/api/v1/namespaces/{namespace}" for x in place.api.seen))
+
+
 @row("cni-add-answers-from-what-is-known")
 def add_known(place):
     place.settled()
-    uid = place.api.pod("free", "a1")["metadata"]["uid"]
-    until(lambda: 'type="add"} 4' in place.http(15014, "/metrics")[1], "the pod in the cache")
-    s = Sandbox(place.pod, "c1", namespace="free", uid=uid)
+    uid = place.api.pod("default", "a1")["metadata"]["uid"]
+    until(lambda: known(place) == 1, "the pod in the cache")
+    equal(cni.run("ADD", Sandbox(place.pod, "c1", uid=uid), conf(place))[0], 0, "ADD")
+    check(place.steered(), "not steered")
+    equal(questions(place, "default"), (0, 0), "questions")
+
+
+@row("cni-add-asks-once-whether-a-pod-is-still-outside")
+def add_outside(place):
+    s = seen_free(place)
     equal(cni.run("ADD", s, conf(place))[0], 0, "ADD")
     equal(place.pods(), {}, "pods")
-    equal(place.api.count("GET", "/namespaces/free/pods/a1"), 0, "questions")
+    equal(questions(place, "free"), (1, 1), "questions")
+
+
+@row("cni-add-of-a-pod-of-an-excluded-namespace-asks-nobody")
+def add_excluded(place):
+    place.settled()
+    uid = place.api.pod("kube-system", "a1")["metadata"]["uid"]
+    until(lambda: known(place) == 1, "the pod in the cache")
+    equal(cni.run("ADD", Sandbox(place.pod, "c1", namespace="kube-system", uid=uid), conf(place))[0], 0, "ADD")
+    equal((place.pods(), questions(place, "kube-system")), ({}, (0, 0)), "pods, and questions")
+
+
+@row("cni-add-does-not-believe-a-watch-that-is-behind")
+def add_behind(place):
+    """Its labels, or the namespace's, have just been changed, and the pod starts."""
+    for name in (None, "a1"):
+        s = seen_free(place)
+        place.api.mute = True
+        place.api.mode("free", name, "ambient")
+        equal(cni.run("ADD", s, conf(place))[0], 0, "ADD")
+        check(place.steered(), f"not steered, though the label of {name or 'its namespace'} says so")
+        place.api.mode("free", name, None)
+        equal(cni.run("DEL", s, conf(place))[0], 0, "DEL")
+        place.api.mute = False
+        place.api.delete("pods", "free", "a1")
+        until(lambda: known(place) == 0, "the pod to go")
+
+
+@row("cni-add-of-a-pod-outside-needs-no-api-server")
+def add_without_api(place):
+    s = seen_free(place)
+    for what, hook in (("500", lambda m, p, q: (500, status_object(500, "etcd is away")) if "/namespaces/free" in p else None),
+                       ("silence", lambda m, p, q: time.sleep(6) if "/namespaces/free" in p else None)):
+        place.api.hook = hook
+        begin = time.monotonic()
+        code, text = cni.run("ADD", s, conf(place))
+        took = time.monotonic() - begin
+        check(code == 0 and took < 5, f"{what}: {code} {text}, {took:.1f} s")
+        equal(place.pods(), {}, "pods")
+    equal(place.log().count("pod free/a1 starts outside the mesh, as the API server told earlier"), 2, "lines")
 
 
 @row("cni-add-of-a-pod-that-is-on-another-node-now-fails")
@@ -875,6 +935,14 @@ def pod_overtaken(place):
     code, text = cni.run("ADD", Sandbox(place.pod, "c1", namespace="free", uid=uid), conf(place))
     check(code and "knows no such pod" in text, f"{code} {text}")
     equal(known(place), 0, "pods in the cache")
+
+
+@row("an-answer-about-a-namespace-that-the-watch-overtakes-is-not-taken")
+def namespace_overtaken(place):
+    s = seen_free(place)
+    overtaken(place, "/api/v1/namespaces/free", lambda: place.api.mode("free", None, "ambient"))
+    equal(cni.run("ADD", s, conf(place))[0], 0, "ADD")
+    check(place.steered(), "not steered")
 
 
 @row("pods-that-wait-for-a-namespace-are-looked-at-when-a-question-brings-it")

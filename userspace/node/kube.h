@@ -41,7 +41,8 @@ int kube_open(struct kube **out, struct loop *l, const struct kube_options *o, c
 /* Pods stay as they are. After enrol_free() and cni_close(): what is under way is forgotten. Takes NULL. */
 void kube_close(struct kube *k);
 
-/* Decides by labels. A pod that the watch has not brought yet is asked for by name. */
+/* Decides by labels. A pod that the watch has not brought yet, or has brought as outside the mesh, is asked for by name,
+ * and so is its namespace; of the latter the watch's word counts when there is no answer within KUBE_DECIDE_MS. */
 struct cni_decider kube_decider(struct kube *k);
 /* A tunnel has come: what waited for one goes on. */
 void kube_tunnel_came(struct kube *k);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the questions of the CNI socket. What the cache has is answered at once. Else the pod, and then its namespace if
- * that is not known either, is asked for by name, and again after short pauses until the time is over: a pod about
- * which nobody can tell must not start. */
+/* Owns the questions of the CNI socket. That a pod belongs to the mesh is answered from the cache at once. Else the pod,
+ * and then its namespace, is asked for by name, and again after short pauses until the time is over: a pod about which
+ * nobody can tell must not start. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +20,8 @@ struct question {
 	struct cni_question *asked;
 	char ns[POD_LABEL_MAX], name[POD_NAME_MAX], uid[POD_UID_MAX];
 	struct kube_get get;
+	bool pod_told, namespace_told; /* by the API server, since this was asked */
+	bool late;		       /* it has not told in time */
 	struct timer limit, pause;
 	unsigned failed;
 	char why[POD_WHY_MAX];
@@ -57,14 +59,28 @@ static void answer_why(struct question *q, enum cni_verdict verdict, const char 
 	question_free(q);
 }
 
-/* From the cache. False: something is not known. */
+/* A watch may be behind and not know it, and the connections of a pod that started outside the mesh stay there: that no
+ * selector matches is believed when the API server said so after the question came. If it does not answer in time, the
+ * watch's word counts after all: pods outside the mesh start also while the API server is away. */
+static bool is_sure(const struct question *q, enum kube_reason reason)
+{
+	if (reason != KUBE_NOT_SELECTED || (q->pod_told && q->namespace_told))
+		return true;
+	if (q->late)
+		log_warn(target,
+			 "pod %s/%s starts outside the mesh, as the API server told earlier: now it does not: %s",
+			 q->ns, q->name, q->why);
+	return q->late;
+}
+
+/* From the cache. False: something is not known, or not sure. */
 static bool decide_known(struct question *q)
 {
 	struct kube_pod *p = kube_pod_named(q->kube, q->ns, q->name, q->uid);
 	struct cni_decision d = {.verdict = CNI_NOT_IN_MESH};
 	enum kube_reason reason;
 
-	if (!p || kube_pod_decide(q->kube, &p->facts, &reason) < 0)
+	if (!p || kube_pod_decide(q->kube, &p->facts, &reason) < 0 || !is_sure(q, reason))
 		return false;
 	log_debug(target, "pod %s/%s: %s", q->ns, q->name, kube_reason_text(reason));
 	if (reason == KUBE_SELECTED)
@@ -109,8 +125,10 @@ static void pod_came(void *arg, const struct kube_reply *r)
 		answer_why(q, CNI_UNKNOWN_POD, "the pod of this name is another, by its uid");
 	} else if (p != kube_pod_named(q->kube, q->ns, q->name, q->uid)) {
 		later(q, "the API server told of a pod that is gone");
-	} else if (!decide_known(q)) {
-		ask(q);
+	} else {
+		q->pod_told = true;
+		if (!decide_known(q))
+			ask(q);
 	}
 }
 
@@ -124,14 +142,15 @@ static void namespace_came(void *arg, const struct kube_reply *r)
 		later(q, why);
 		return;
 	}
+	q->namespace_told = true;
 	if (!decide_known(q))
 		later(q, "the pod went while its namespace was asked for");
 }
 
-/* For whatever is not known. */
+/* For whatever is not known or not sure: the pod first. */
 static void ask(struct question *q)
 {
-	bool pod = !kube_pod_named(q->kube, q->ns, q->name, q->uid);
+	bool pod = !q->pod_told || !kube_pod_named(q->kube, q->ns, q->name, q->uid);
 	char why[POD_WHY_MAX];
 
 	if (kube_get_begin(&q->get, q->kube, q->ns, pod ? q->name : NULL, pod ? pod_came : namespace_came, q, why) < 0)
@@ -145,6 +164,9 @@ static void too_late(struct timer *t)
 
 	if (!q->why[0])
 		snprintf(q->why, sizeof q->why, "the API server has not answered yet");
+	q->late = true;
+	if (decide_known(q))
+		return;
 	snprintf(why, sizeof why, "nobody told within %d ms whether it is in the mesh: %s", KUBE_DECIDE_MS, q->why);
 	answer_why(q, CNI_UNDECIDED, why);
 }
