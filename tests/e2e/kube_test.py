@@ -945,6 +945,22 @@ def namespace_overtaken(place):
     check(place.steered(), "not steered")
 
 
+@row("what-a-watch-that-was-behind-tells-undoes-no-answer")
+def watch_behind(place):
+    """The namespace changed twice, and its label is with the second change only."""
+    s = seen_free(place)
+    place.api.mute = True
+    place.api.change("", "free", lambda o: o["metadata"].update(annotations={"notes": "x"}), "namespaces")
+    place.api.mode("free", None, "ambient")
+    equal(cni.run("ADD", s, conf(place))[0], 0, "ADD")
+    check(place.steered(), "not steered")
+    place.api.mute = False
+    place.api.namespace("more")
+    until(lambda: 'type="add"} 5' in place.http(15014, "/metrics")[1], "what was missed to be told")
+    place.quiet_in()
+    equal([x for x in place.tunnels[0].told if x[0] == DEL], [], "un-enrolments")
+
+
 @row("pods-that-wait-for-a-namespace-are-looked-at-when-a-question-brings-it")
 def namespace_brought(place):
     place.settled()

@@ -29,6 +29,7 @@ static void pods_begin(void *arg)
 	struct kube *k = arg;
 
 	k->pod_list++;
+	k->listing_pods = true;
 }
 
 static void pod_put(void *arg, const json_t *o)
@@ -71,6 +72,7 @@ static void pods_end(void *arg)
 	struct kube *k = arg;
 	struct kube_watch_status s;
 
+	k->listing_pods = false;
 	list_for_each (l, &k->pods) {
 		struct kube_pod *p = list_entry(l, struct kube_pod, link);
 
@@ -91,6 +93,7 @@ static void namespaces_begin(void *arg)
 	struct kube *k = arg;
 
 	k->namespace_list++;
+	k->listing_namespaces = true;
 }
 
 static void namespace_put(void *arg, const json_t *o)
@@ -130,6 +133,7 @@ static void namespaces_end(void *arg)
 	struct kube *k = arg;
 	struct kube_watch_status s;
 
+	k->listing_namespaces = false;
 	k->namespace_gone = ++k->told;
 	kube_namespaces_sweep(k);
 	kube_watch_status(k->pod_watch, &s);

@@ -10,6 +10,13 @@
 
 static const char target[] = "kube";
 
+/* A watch that was behind tells of what an answer was ahead of. What is listed counts always: versions of a server that
+ * was restored may begin anew. */
+static bool is_old(uint64_t version, uint64_t known, bool listing)
+{
+	return version && version < known && !listing;
+}
+
 /* --- pods ----------------------------------------------------------------------------------------------- */
 
 struct kube_pod *kube_pod_find(struct kube *k, const char *uid)
@@ -106,10 +113,10 @@ struct kube_pod *kube_pod_take(struct kube *k, const json_t *o, bool *is_new, ch
 		*is_new = !p;
 	if (notes[0] && (!p || memcmp(&p->facts.overlay, &facts.overlay, sizeof facts.overlay) != 0))
 		log_warn(target, "pod %s/%s: %s", facts.identity.ns, facts.identity.name, notes);
-	if (p)
-		p->facts = facts;
-	else
+	if (!p)
 		p = kube_pod_new(k, &facts);
+	else if (!is_old(facts.version, p->facts.version, k->listing_pods))
+		p->facts = facts;
 	if (!p) {
 		snprintf(why, POD_WHY_MAX, "too many pods");
 		return NULL;
@@ -138,10 +145,11 @@ struct kube_namespace *kube_namespace_find(struct kube *k, const char *name)
 
 struct kube_namespace *kube_namespace_put(struct kube *k, const struct kube_namespace_facts *facts)
 {
-	struct kube_namespace **at = slot(k, facts->name), *n;
-	bool changes = !*at || (*at)->selected != facts->selected;
+	struct kube_namespace **at = slot(k, facts->name), *n = *at;
+	bool old = n && is_old(facts->version, n->version, k->listing_namespaces);
+	bool changes = !n || (!old && n->selected != facts->selected);
 
-	if (!*at) {
+	if (!n) {
 		size_t len = strlen(facts->name) + 1;
 
 		*at = k->n_namespaces < KUBE_NAMESPACES_MAX ? calloc(1, sizeof **at + len) : NULL;
@@ -155,7 +163,10 @@ struct kube_namespace *kube_namespace_put(struct kube *k, const struct kube_name
 		k->n_namespaces++;
 	}
 	n = *at;
-	n->selected = facts->selected;
+	if (!old) {
+		n->selected = facts->selected;
+		n->version = facts->version;
+	}
 	n->seen = k->namespace_list;
 	if (changes)
 		kube_look_in(k, n->name);

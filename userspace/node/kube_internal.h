@@ -20,6 +20,7 @@ struct kube_namespace {
 	struct kube_namespace *next; /* in its bucket */
 	unsigned seen;		     /* in which list */
 	uint64_t told;		     /* kube.told when the watch last told of it */
+	uint64_t version;
 	uint32_t selected;
 	char name[];
 };
@@ -73,6 +74,7 @@ struct kube {
 	struct kube_namespace *bucket[KUBE_BUCKETS];
 	/* What the watches told, counted: and when they last told that any pod, any namespace is not there any more. */
 	uint64_t told, pod_gone, namespace_gone;
+	bool listing_pods, listing_namespaces;
 	bool settled; /* both lists were complete */
 	bool tried;   /* the first look at /proc after that is over */
 	struct timer batch;

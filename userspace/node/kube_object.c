@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "node/kube_rule.h"
@@ -73,6 +74,15 @@ static const json_t *texts_get(struct check *c, const json_t *o, const char *nam
 	return map;
 }
 
+static uint64_t version_get(const json_t *meta)
+{
+	const char *text = json_string_value(field(meta, "resourceVersion"));
+	char *end = NULL;
+	uint64_t v = text ? strtoull(text, &end, 10) : 0;
+
+	return end && !*end ? v : 0;
+}
+
 /* --- a pod's parts -------------------------------------------------------------------------------------- */
 
 static enum kube_redirection redirection(const json_t *annotations)
@@ -99,6 +109,7 @@ static void metadata_read(struct check *c, struct kube_pod_facts *out, const jso
 		    (int)sizeof text ||
 	    pod_identity_parse(&out->identity, text, ignored) < 0)
 		bad(c, "namespace, name or service account is no Kubernetes name");
+	out->version = version_get(meta);
 	out->deleting = text_get(c, meta, "deletionTimestamp", "metadata.deletionTimestamp is no text") != NULL;
 }
 
@@ -236,6 +247,7 @@ int kube_namespace_read(struct kube_namespace_facts *out, const json_t *o, const
 	memset(out, 0, sizeof *out);
 	if (!name || !*name || snprintf(out->name, sizeof out->name, "%s", name) >= (int)sizeof out->name)
 		bad(&c, "metadata.name is no name");
+	out->version = version_get(meta);
 	if (c.bad)
 		return -EBADMSG;
 	out->selected = kube_rule_namespace_bits(r, labels);

@@ -18,6 +18,7 @@ struct kube_rule;
 
 struct kube_pod_facts {
 	struct pod_identity identity;
+	uint64_t version; /* a larger one is newer; 0: the server's are no numbers */
 	char uid[POD_UID_MAX];
 	char mirror[POD_UID_MAX]; /* "", or of a static pod the uid by which the kubelet and the runtime know it */
 	uint32_t selected;	  /* kube_rule_pod_bits() */
@@ -34,6 +35,7 @@ struct kube_pod_facts {
 };
 
 struct kube_namespace_facts {
+	uint64_t version; /* as of a pod */
 	char name[POD_LABEL_MAX];
 	uint32_t selected; /* kube_rule_namespace_bits() */
 };
