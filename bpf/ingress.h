@@ -71,11 +71,17 @@ static __always_inline int is_kubelets(const struct packet *p)
 	return when && bpf_ktime_get_ns() - *when < (__u64)STEER_PROBE_SECONDS * NSEC;
 }
 
+/* The node is asked at each: its kubelet comes and goes while pods' configurations stay. */
 static __always_inline int is_node_probe(const struct steer_conf *cf, const struct packet *p)
 {
+	const struct steer_node *n;
+	__u32 key = 0;
 	int i;
 
 	if (!(cf->flags & STEER_F_NODE_PROBES) || !port_listed(&cf->probe_port, p->dport))
+		return 0;
+	n = bpf_map_lookup_elem(&node, &key);
+	if (!n || n->kubelet_cgroup)
 		return 0;
 	for (i = 0; i < STEER_ABI_NODE_ADDRS; i++) {
 		if (!(cf->node_addr[i].w[2] | cf->node_addr[i].w[3]))

@@ -58,7 +58,7 @@ enum steer_flags {
 	STEER_F_DNS = 1 << 0,		 /* port 53 goes to PORT_DNS */
 	STEER_F_BYPASS_INBOUND = 1 << 1, /* plaintext from outside goes to the app */
 	STEER_F_STOPPING = 1 << 2,	 /* un-enrolment: no new captures */
-	STEER_F_NODE_PROBES = 1 << 3,	 /* node_addr may dial probe_port: the kubelet cannot be told apart */
+	STEER_F_NODE_PROBES = 1 << 3,	 /* node_addr may dial probe_port while the node has no kubelet_cgroup */
 	STEER_F_EXCLUDED = 1 << 4,	 /* map "excluded" is not empty */
 };
 
@@ -134,7 +134,7 @@ struct steer_returning {
 struct steer_node {
 	__u32 abi;
 	__u32 mark_only;      /* cgroups cannot be told apart here */
-	__u64 kubelet_cgroup; /* 0: none */
+	__u64 kubelet_cgroup; /* 0: none, the kubelet cannot be told apart */
 };
 
 /* Map "agents": cgroup id -> a process id of it, with the highest bit for a keeper's: by it the keeper sees whether it is

@@ -550,6 +550,25 @@ def _(bed):
     equal(bed.ask(bed.node, bed.pod.ip4, APP).who, "agent=15006", "who answers the node")
 
 
+@row("node-address-to-probe-ports-while-there-is-no-kubelet", bed=KubeletBed)
+def _(bed):
+    """Looked for every 10 s; the pod was configured before, and is not again."""
+    bed.configure("node=10.71.1.1", "probe=8080")
+
+    def who():
+        return bed.ask(bed.node, bed.pod.ip4, APP).who
+
+    equal(who(), "agent=15006", "who answers the node beside a kubelet")
+    for path in (f"{bed.kubelet}/child", bed.kubelet):
+        os.rmdir(path)
+    try:
+        until(lambda: who() == "app", "the node's address to stand for the kubelet", 15)
+        equal(bed.ask(bed.node, bed.pod.ip4, 8081).who, "agent=15006", "who answers on another port")
+    finally:
+        os.makedirs(f"{bed.kubelet}/child")
+    until(lambda: who() == "agent=15006", "the kubelet to be told apart again", 15)
+
+
 class NoKubeletBed(CgroupBed):
     """Told to look for the kubelet, in its place is the root of cgroups."""
 

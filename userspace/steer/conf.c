@@ -37,8 +37,7 @@ int pod_conf_store(struct steer_pod *p, const struct steer_conf *conf)
 static void conf_fill(const struct steer_pod *p, struct steer_conf *out)
 {
 	const struct steer_config *c = &p->config;
-	bool node_probes =
-		p->steer->kubelet.wanted && !p->steer->kubelet.exempt && c->n_node_addrs && c->probe_ports[0];
+	bool node_probes = p->steer->kubelet.wanted && c->n_node_addrs && c->probe_ports[0];
 	unsigned n = 0;
 
 	out->flags = (c->dns_capture ? STEER_F_DNS : 0) | (c->bypass_inbound ? STEER_F_BYPASS_INBOUND : 0) |
