@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "steer/iptables.h"
+#include "steer/seen.h"
 
 enum { TEXT_MAX = 1 << 16 };
 
@@ -176,6 +177,8 @@ static void test_configs(void **state)
 		check_family(configs[i].name, i, "iptables-nft");
 		check_family(configs[i].name, i, "ip6tables-nft");
 		snapshot(once);
+		if (iptables_whole(netns, &ns, &configs[i].config, why))
+			fail_msg("%s: is not whole: %s", configs[i].name, why);
 		assert_int_equal(iptables_apply(netns, &ns, &configs[i].config, true, why), 0);
 		snapshot(twice);
 		if (strcmp(once, twice))
@@ -207,16 +210,36 @@ static void test_ipv6(void **state)
 	assert_int_equal(count(text, "lookup 100"), 1);
 }
 
-static const char *const damages[][2] = {
-	{"chain emptied", "iptables-nft -t nat -F ISTIO_OUTPUT"},
-	{"jump removed", "ip6tables-nft -t nat -D OUTPUT -j ISTIO_OUTPUT"},
-	{"jump doubled", "iptables-nft -t mangle -A PREROUTING -j ISTIO_PRERT"},
-	{"rule removed", "ip6tables-nft -t nat -D ISTIO_OUTPUT 1"},
-	{"rule added", "iptables-nft -t nat -I ISTIO_OUTPUT -j RETURN"},
-	{"all flushed", "sh -c 'iptables-nft -t nat -F; iptables-nft -t nat -X'"},
-	{"policy rule removed", "ip -6 rule del pref 32764"},
-	{"route removed", "ip route del local default dev lo table 100"},
+static const struct {
+	const char *name, *command;
+	const char *gone; /* the table that is not whole; NULL: none */
+	bool seen;	  /* also by who does not know the configuration */
+} damages[] = {
+	{"chain emptied", "iptables-nft -t nat -F ISTIO_OUTPUT", "nat", true},
+	{"jump removed", "ip6tables-nft -t nat -D OUTPUT -j ISTIO_OUTPUT", "nat", true},
+	{"jump doubled", "iptables-nft -t mangle -A PREROUTING -j ISTIO_PRERT", NULL, false},
+	{"rule removed", "ip6tables-nft -t nat -D ISTIO_OUTPUT 1", "nat", false},
+	{"rule added", "iptables-nft -t nat -I ISTIO_OUTPUT -j RETURN", NULL, false},
+	{"flushed, chains stay", "iptables-nft -t nat -F", "nat", true},
+	{"flushed, chains stay, DNS only", "ip6tables-nft -t raw -F", "raw", false},
+	{"all flushed", "sh -c 'iptables-nft -t nat -F; iptables-nft -t nat -X'", "nat", true},
+	{"policy rule removed", "ip -6 rule del pref 32764", NULL, false},
+	{"route removed", "ip route del local default dev lo table 100", NULL, true},
 };
+
+static void check_whole(size_t i)
+{
+	char gone[64] = "";
+	int e = iptables_whole(netns, &ns, &dns, why);
+
+	if (damages[i].gone)
+		snprintf(gone, sizeof gone, "iptables rules are gone from table %s", damages[i].gone);
+	if (e != (damages[i].gone ? -ENOENT : 0) || (e && strcmp(why, gone) != 0))
+		fail_msg("%s: %d, %s", damages[i].name, e, why);
+	e = steer_seen(netns, &ns, STEER_IPTABLES, why);
+	if (e != (damages[i].seen ? -ENOENT : 0))
+		fail_msg("%s: seen from outside: %d, %s", damages[i].name, e, why);
+}
 
 static void test_mending(void **state)
 {
@@ -225,14 +248,16 @@ static void test_mending(void **state)
 	assert_int_equal(iptables_apply(netns, &ns, &dns, true, why), 0);
 	snapshot(fresh);
 	for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
-		assert_int_equal(in_pod(NULL, "%s", damages[i][1]), 0);
+		assert_int_equal(iptables_whole(netns, &ns, &dns, why), 0);
+		assert_int_equal(in_pod(NULL, "%s", damages[i].command), 0);
 		snapshot(mended);
 		if (!strcmp(fresh, mended))
-			fail_msg("%s: no damage done", damages[i][0]);
+			fail_msg("%s: no damage done", damages[i].name);
+		check_whole(i);
 		assert_int_equal(iptables_apply(netns, &ns, &dns, true, why), 0);
 		snapshot(mended);
 		if (strcmp(fresh, mended))
-			fail_msg("%s: not mended:\n%s", damages[i][0], mended);
+			fail_msg("%s: not mended:\n%s", damages[i].name, mended);
 	}
 	assert_int_equal(iptables_stop(netns, &ns, why), 0);
 	in_pod(mended, "iptables-nft -t nat -S ISTIO_OUTPUT 1");

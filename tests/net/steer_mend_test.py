@@ -139,6 +139,15 @@ def _(bed):
         connect("agent=15001")
 
 
+@table.row("iptables/flushed-chains-stay", functools.partial(Bed, "iptables"))
+def _(bed):
+    sh("ip", "netns", "exec", bed.pod.ns, "iptables", "-t", "nat", "-F")
+    equal(bed.ask(bed.pod, bed.remote.ip4, APP).who, "remote", "who answers the pod meanwhile")
+    equal(mend(bed), (1, "iptables rules are gone from table nat"), "mended")
+    equal(bed.ask(bed.pod, bed.remote.ip4, APP).who, "agent=15001", "who answers the pod")
+    equal(mend(bed), (0, ""), "mended")
+
+
 @table.row("iptables/rules", functools.partial(Bed, "iptables"))
 def _(bed):
     equal(mend(bed), (0, ""), "mended")

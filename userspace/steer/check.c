@@ -103,9 +103,9 @@ int steer_check(struct steer_pod *p, const struct steer_sockets *socks, char why
 	int e;
 
 	if (p->mode == STEER_IPTABLES) {
-		e = iptables_present(p->netns, &p->ns, why);
-		if (e <= 0)
-			return e ? e : seen_missing(why, "the iptables rules are gone");
+		e = iptables_whole(p->netns, &p->ns, &p->config, why);
+		if (e)
+			return e;
 	}
 	e = pod_enter(p, why);
 	if (!e)

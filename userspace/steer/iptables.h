@@ -29,3 +29,5 @@ int iptables_stop(int netns_fd, const struct netns_id *ns, char why[STEER_WHY_MA
 int iptables_remove(int netns_fd, const struct netns_id *ns, char why[STEER_WHY_MAX]);
 /* Is any of our chains, or istio-cni's, in the namespace? 1, 0 or -errno. */
 int iptables_present(int netns_fd, const struct netns_id *ns, char why[STEER_WHY_MAX]);
+/* Is in each of our chains at least what `c` needs, and a jump to it? 0, or -ENOENT and what is not, or another -errno. */
+int iptables_whole(int netns_fd, const struct netns_id *ns, const struct steer_config *c, char why[STEER_WHY_MAX]);

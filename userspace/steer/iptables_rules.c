@@ -56,6 +56,8 @@ void iptables_read_line(void *arg, const char *line)
 	for (int h = 0; h < IPTABLES_HOOKS; h++) {
 		if (split(line, ":", iptables_chain_name[h], &rest)) {
 			f->at[f->table][h].ours = true;
+		} else if (split(line, "-A ", iptables_chain_name[h], &rest)) {
+			f->at[f->table][h].rules++;
 		} else if (split(line, ":", iptables_hook_name[h], &rest)) {
 			if (strncmp(rest, " ACCEPT", 7) != 0)
 				f->at[f->table][h].others = true;
@@ -247,4 +249,25 @@ void iptables_write_tidying(struct iptables_text *t, const struct iptables_found
 				put(t, "-X %s\n", iptables_hook_name[h]);
 		put(t, "COMMIT\n");
 	}
+}
+
+/* --- comparing ------------------------------------------------------------------------------------------ */
+
+/* The text is read as if it had been saved. */
+enum iptables_table iptables_lacks(const struct iptables_found *f, const struct steer_config *c, bool v6)
+{
+	struct iptables_found want = {.table = IPTABLES_TABLES};
+	struct iptables_text t;
+	char *save = NULL;
+
+	iptables_write_rules(&t, &want, c, v6);
+	t.s[t.len] = 0;
+	for (char *line = strtok_r(t.s, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+		iptables_read_line(&want, line);
+	for (int table = 0; table < IPTABLES_TABLES; table++)
+		for (int h = 0; h < IPTABLES_HOOKS; h++)
+			if (f->at[table][h].jumps < want.at[table][h].jumps ||
+			    f->at[table][h].rules < want.at[table][h].rules)
+				return table;
+	return IPTABLES_TABLES;
 }

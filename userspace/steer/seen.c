@@ -140,11 +140,12 @@ static int seen_bpf(int netns_fd, char why[STEER_WHY_MAX])
 
 int steer_seen(int netns_fd, const struct netns_id *ns, enum steer_mode mode, char why[STEER_WHY_MAX])
 {
+	static const struct steer_config least = {.bypass_inbound = true}; /* the pod's is not known here */
 	bool bpf = mode == STEER_BPF, ipv6 = false;
-	int e = bpf ? 1 : iptables_present(netns_fd, ns, why);
+	int e = bpf ? 0 : iptables_whole(netns_fd, ns, &least, why);
 
-	if (e <= 0)
-		return e ? e : seen_missing(why, "the iptables rules are gone");
+	if (e)
+		return e;
 	e = netns_init_thread();
 	if (!e)
 		e = netns_enter(netns_fd, ns->inode);
