@@ -191,7 +191,7 @@ void show_pods(json_t *k)
 		if (*text_of(pod, "trouble"))
 			printf("%s/%s: %s\n", text_of(pod, "namespace"), text_of(pod, "name"), text_of(pod, "trouble"));
 		if (mended)
-			printf("%s/%s: its steering was removed by somebody and put back %lld times; the last time "
+			printf("%s/%s: its steering was changed by somebody and put back %lld times; the last time "
 			       "%s\n",
 			       text_of(pod, "namespace"), text_of(pod, "name"), number_of(mended, "times"),
 			       text_of(mended, "last"));

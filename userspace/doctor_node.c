@@ -233,7 +233,7 @@ static void check_shared(struct doctor *d)
 			SOCK_SPOOF_PORT_MIN, SOCK_SPOOF_PORT_MAX);
 }
 
-#define WHO    "find out who removed it: another agent, or somebody's ip, tc or iptables command"
+#define WHO    "find out who did it: another agent, or somebody's ip, tc or iptables command"
 #define UNLESS "if it stays so, `culvertctl pods` says why, and the pod has to be restarted. If it comes again, " WHO
 
 /* The keeper does it by itself, each pod in its turn. */

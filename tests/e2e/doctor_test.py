@@ -164,7 +164,7 @@ UNDONE = [
     ("a-policy-rule-is-removed", without_rule, with_rule, "problem", "steering",
      "default/a1 is not steered as a whole.*IPv4 policy rule", "in ten seconds: until then the keeper has put it back"),
     ("a-sysctl-of-a-pod-is-undone", lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 0),
-     lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 1), "problem", "steering", "accept_local is off", "find out who removed it"),
+     lambda b: set_in(b.a1, "net/ipv4/conf/lo/accept_local", 1), "problem", "steering", "accept_local is off", "find out who did it"),
     ("a-short-backlog-in-a-pod", lambda b: set_in(b.a2, "net/core/somaxconn", 128), lambda b: set_in(b.a2, "net/core/somaxconn", 4096),
      "warning", "steering", r"net.core.somaxconn is 128 in 1 pod \(default/a2\)", "4096 or more"),
     ("client-ports-among-the-tunnel's", lambda b: set_in(b.a2, "net/ipv4/ip_local_port_range", "20000 40000"),

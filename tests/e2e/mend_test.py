@@ -49,7 +49,7 @@ def told(place, what):
     equal(p["mended"]["times"], 1, "times mended")
     check(what in p["mended"]["last"], p["mended"])
     check("trouble" not in p, p.get("trouble"))
-    check(f"default/a1: its steering was removed by somebody and put back 1 times; the last time {p['mended']['last']}"
+    check(f"default/a1: its steering was changed by somebody and put back 1 times; the last time {p['mended']['last']}"
           in place.ctl("pods")[1], "culvertctl pods")
     check("put back 1 times" in place.ctl("status")[1], "culvertctl status")
     lines = [x for x in place.log().splitlines() if "not steered as it should be" in x]

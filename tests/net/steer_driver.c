@@ -5,7 +5,7 @@
  *
  *   open PIN_DIR bpf|iptables [hook=tcx|clsact|auto] [cgroup=DIR] [kubelet=DIR]   facts    agent PID    probe    quit
  *   attach UID NETNS [bpf|iptables] [OPTION...]   configure UID [OPTION...]   detach UID MS    forget UID
- *   counters UID    status UID    close UID    reopen UID    collect [UID...]    suspect UID    mend UID [TIMES]
+ *   counters UID    status UID    close UID    reopen UID    collect [UID...]    suspect UID    mend UID [TIMES]    seen UID
  * OPTION: dns bypass reset iface=NAME out=PREFIX out-port=N in-port=N node=ADDR probe=PORT
  * `close` closes the agent's sockets, as a tunnel's end would; `forget` lets go of a pod as a keeper's end does. */
 #include <errno.h>
@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "net/sock.h"
 #include "ports.h"
+#include "steer/seen.h"
 #include "steer/steer.h"
 
 enum { LINE_BYTES = 4096, WORDS_MAX = 32, COUNTERS_MAX = 128 };
@@ -468,6 +469,15 @@ static void do_mend(struct pod *p, unsigned times)
 		    ((t[1].tv_sec - t[0].tv_sec) * 1000000000ll + t[1].tv_nsec - t[0].tv_nsec) / times, e ? why : "");
 }
 
+/* As who comes from outside sees it. */
+static void do_seen(const struct pod *p)
+{
+	char why[STEER_WHY_MAX];
+	int e = steer_seen(p->netns, &p->ns, p->iptables ? STEER_IPTABLES : STEER_BPF, why);
+
+	say(e ? "error %s" : "ok%.0s", e ? why : "");
+}
+
 /* Commands about one pod. */
 static bool run_pod(char **word, unsigned n)
 {
@@ -489,6 +499,8 @@ static bool run_pod(char **word, unsigned n)
 		say("ok suspect=%d", steer_suspect(p->steered));
 	else if (!strcmp(word[0], "mend"))
 		do_mend(p, n > 2 ? atoi(word[2]) : 1);
+	else if (!strcmp(word[0], "seen"))
+		do_seen(p);
 	else if (!strcmp(word[0], "close")) {
 		agent_stop(p);
 		say("ok");

@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from bed import APP, Bed
 from rows import Table, check, equal, until
 from servers import echoes, hear
 from steer_bed import ACCEPT_LOCAL, SteerBed, inside, needs_tcx, same, trace
+from strangers import NEXT, strange_link, stranger
 from topology import sh, unwinding
 
 table = Table(__file__)
@@ -99,7 +101,10 @@ for hook, name, harm, said, shows in BREAKS:
         bed.steer()
         bed.works((False, True))
         calm(bed)
+        bed.driver.ask("seen", bed.pod.uid)
         harm(bed)
+        if "pin" not in said:
+            check(said in (why := bed.refuses("seen", bed.pod.uid)), why)
         equal(suspect(bed), shows, "whether it is suspected before its turn")
         mended, why = mend(bed)
         check(mended and said in why, f"{mended}: {why}")
@@ -112,6 +117,152 @@ for hook, name, harm, said, shows in BREAKS:
         bed.unsteer()
         same(bed.pod, before)
         equal(os.listdir(f"{bed.pins}/v1"), [], "pins afterwards")
+
+
+# --- programs of others that come before ours ---------------------------------------------------------------------------
+
+
+OTHERS = {  # by hook: one that comes before ours
+    "tcx": strange_link,
+    "clsact": functools.partial(stranger, priority="1", handle="1", qdisc=False),
+}
+DIRECTIONS = {"egress": ("pod", "remote", "agent=15001"), "ingress": ("remote", "app", "agent=15006")}
+
+
+def who(bed, direction):
+    asks, _, _ = DIRECTIONS[direction]
+    return bed.ask(bed.pod, bed.remote.ip4, APP).who if asks == "pod" else bed.ask(bed.remote, bed.pod.ip4, APP).who
+
+
+def gone(bed, direction):
+    """A link goes by itself."""
+    if bed.hook == "clsact":
+        sh("tc", "-n", bed.pod.ns, "filter", "del", "dev", "eth0", direction, "prio", "1", "handle", "1", "bpf")
+
+
+@contextlib.contextmanager
+def asked_meanwhile(bed, direction, want):
+    """One connection after the other is made, and none goes elsewhere."""
+    seen, over = set(), threading.Event()
+
+    def ask():
+        while not over.is_set():
+            try:
+                seen.add(who(bed, direction))
+            except OSError as e:
+                seen.add(repr(e))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    equal(seen, {want}, "who answered meanwhile")
+
+
+for hook, other in OTHERS.items():
+    for direction, (_, without, ours) in DIRECTIONS.items():
+        @table.row(f"{hook}/another-comes-before-ours/{direction}", functools.partial(MendBed, hook))
+        def _(bed, other=other, direction=direction, without=without, ours=ours):
+            bed.steer()
+            equal(mend(bed), (0, ""), "mended before")
+            for _ in range(3):  # it insists
+                with other(bed, direction=direction):
+                    equal(who(bed, direction), without, "who answers behind it")
+                    check(f"the {direction} program of device eth0 is behind" in (why := bed.refuses("seen", bed.pod.uid)), why)
+                    equal(mend(bed), (1, f"the {direction} program of device eth0 is behind another, which may let all "
+                                         "pass"), "mended")
+                    equal(who(bed, direction), ours, "who answers before it")
+                    bed.driver.ask("seen", bed.pod.uid)
+                    calm(bed)
+                    gone(bed, direction)
+            bed.works()
+            bed.next_keeper()
+            bed.steer()
+            equal(bed.status()["adopted"], "1", "adopted")
+            bed.unsteer()
+            check("steer_" not in " ".join(trace(bed.pod)), "something is left")
+
+        @table.row(f"{hook}/nothing-passes-ours-while-it-is-put-first/{direction}", functools.partial(MendBed, hook))
+        def _(bed, other=other, direction=direction, ours=ours):
+            bed.steer()
+            with asked_meanwhile(bed, direction, ours):
+                for _ in range(10):
+                    with other(bed, direction=direction, says=NEXT):
+                        equal(mend(bed)[0], 1, "mended")
+                        gone(bed, direction)
+
+        @table.row(f"{hook}/the-next-keeper-puts-it-first/{direction}", functools.partial(MendBed, hook))
+        def _(bed, other=other, direction=direction, ours=ours):
+            """As one that comes after a keeper that did not attach it there."""
+            bed.steer()
+            bed.kill_agent()
+            with other(bed, direction=direction):
+                bed.start()
+                bed.steer()
+                equal(who(bed, direction), ours, "who answers")
+                equal(mend(bed), (0, ""), "mended")
+
+
+@table.row("clsact/filters-of-an-older-keeper-are-replaced", functools.partial(MendBed, "clsact"))
+def _(bed):
+    """They had another priority."""
+    tc = functools.partial(sh, "tc", "-n", bed.pod.ns, "filter")
+    bed.steer()
+    bed.kill_agent()
+    for d in DIRECTIONS:
+        tc("add", "dev", "eth0", d, "prio", "1337", "handle", "1337", "bpf", "da", "pinned", f"{bed.folder()}/{d}-2")
+        tc("del", "dev", "eth0", d, "prio", "1")
+    with stranger(bed, "1000", "1", qdisc=False):
+        bed.start()
+        bed.steer()
+        equal(mend(bed), (0, ""), "mended")
+        bed.works()
+    for d in DIRECTIONS:
+        listed = tc("show", "dev", "eth0", d)
+        check("pref 1 " in listed and "1337 bpf" not in listed, listed)
+    bed.unsteer()
+    check("steer_" not in " ".join(trace(bed.pod)), "something is left")
+
+
+@table.row("clsact/one-of-another-kind-has-the-priority", functools.partial(MendBed, "clsact"))
+def _(bed):
+    """Ours cannot come before it: that is said, and ours stays where it is."""
+    tc = functools.partial(sh, "tc", "-n", bed.pod.ns, "filter")
+    bed.steer()
+    bed.kill_agent()
+    tc("add", "dev", "eth0", "egress", "prio", "1337", "handle", "1337", "bpf", "da", "pinned", f"{bed.folder()}/egress-2")
+    tc("del", "dev", "eth0", "egress", "prio", "1")
+    with stranger(bed, "1", "1", qdisc=False, protocol="ipv6", says=NEXT):
+        bed.start()
+        bed.steer()
+        for _ in range(2):
+            why = bed.refuses("mend", bed.pod.uid)
+            check(why.count("the egress program of device eth0 is behind another") == 2, why)
+            bed.works()
+        tc("del", "dev", "eth0", "egress", "prio", "1")
+    equal(mend(bed)[1], "", "missing")
+    bed.works()
+
+
+@table.row("auto/another-is-there-already", functools.partial(MendBed, "auto"))
+def _(bed):
+    """A filter would come after it: a link is attached at once, before it."""
+    with strange_link(bed):
+        bed.steer()
+        bed.works()
+        equal(mend(bed), (0, ""), "mended")
+
+
+@table.row("auto/another-comes-before-the-filter", functools.partial(MendBed, "auto"))
+def _(bed):
+    bed.steer()
+    with strange_link(bed):
+        equal(mend(bed), (1, "the egress program of device eth0 is behind another, which may let all pass"), "mended")
+        bed.works()
+        calm(bed)
 
 
 @table.row("tcx/what-went-out-in-plaintext-ends", functools.partial(MendBed, "tcx"))

@@ -3,12 +3,10 @@
 """The life of a pod's steering: attached and removed without a trace, adopted by the next keeper or replaced, refused where
 something is not ours, drained, collected. Both ways of attaching: tcx links and clsact filters."""
 import contextlib
-import ctypes
 import functools
 import json
 import os
 import select
-import struct
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ import scale
 from rows import Skip, Table, check, equal, until
 from servers import echoes, hear
 from steer_bed import ACCEPT_LOCAL, SteerBed, needs_tcx, read_in, same, trace
+from strangers import Bpf, stranger
 from topology import sh, unwinding
 
 table = Table(__file__)
@@ -33,54 +32,6 @@ def row(name, hooks=HOOKS, **options):
         return fn
 
     return add
-
-
-class Bpf:
-    """The few commands of bpf(2) that bpftool does not have."""
-
-    LOOKUP, OBJ_PIN, OBJ_GET, PROG_LOAD, LINK_UPDATE, NUMBER = 1, 6, 7, 5, 29, 321 if os.uname().machine == "x86_64" else 280
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    @classmethod
-    def call(cls, command, attr):
-        buf = ctypes.create_string_buffer(attr.ljust(128, b"\0"), 128)
-        r = cls.libc.syscall(cls.NUMBER, command, buf, 128)
-        if r < 0:
-            raise OSError(ctypes.get_errno(), f"bpf({command})")
-        return r
-
-    @classmethod
-    def get(cls, path):
-        name = ctypes.create_string_buffer(path.encode())
-        return cls.call(cls.OBJ_GET, struct.pack("Q", ctypes.addressof(name)))
-
-    @classmethod
-    def value(cls, fd, size):
-        """Of key 0."""
-        key, out = ctypes.create_string_buffer(4), ctypes.create_string_buffer(size)
-        cls.call(cls.LOOKUP, struct.pack("IxxxxQQQ", fd, ctypes.addressof(key), ctypes.addressof(out), 0))
-        return out.raw
-
-    @classmethod
-    def pin_pass(cls, path):
-        """A tc program that lets everything pass, called "stranger"."""
-        code = ctypes.create_string_buffer(struct.pack("<BBhi", 0xb7, 0, 0, 0) + struct.pack("<BBhi", 0x95, 0, 0, 0))
-        licence, name = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(path.encode())
-        fd = cls.call(cls.PROG_LOAD, struct.pack("IIQQIIQII16s", 3, 2, ctypes.addressof(code), ctypes.addressof(licence),
-                                                 0, 0, 0, 0, 0, b"stranger"))
-        try:
-            cls.call(cls.OBJ_PIN, struct.pack("QI", ctypes.addressof(name), fd))
-        finally:
-            os.close(fd)
-
-    @classmethod
-    def update_link(cls, path, program):
-        link, prog = cls.get(path), cls.get(program)
-        try:
-            cls.call(cls.LINK_UPDATE, struct.pack("III", link, prog, 0))
-        finally:
-            os.close(link)
-            os.close(prog)
 
 
 @contextlib.contextmanager
@@ -137,26 +88,12 @@ def _(bed):
     equal(counts[-1], counts[0], "descriptors of the driver")
 
 
-@contextlib.contextmanager
-def stranger(bed, priority, handle, qdisc=True):
-    """Somebody else's filter on eth0's egress."""
-    tc, path = functools.partial(sh, "tc", "-n", bed.pod.ns), f"{bed.pins}/stranger"
-    Bpf.pin_pass(path)
-    try:
-        if qdisc:
-            tc("qdisc", "add", "dev", "eth0", "clsact")
-        tc("filter", "add", "dev", "eth0", "egress", "prio", priority, "handle", handle, "bpf", "da", "pinned", path)
-        yield
-    finally:
-        os.unlink(path)
-
-
 @row("half-a-failure-is-undone", hooks=("clsact",), attached=False)
 def _(bed):
-    """The last step, egress, fails: somebody's filter has the place."""
-    with stranger(bed, "1337", "1337"):
+    """The last step, egress, fails: somebody's filter of another protocol has the priority."""
+    with stranger(bed, "1", "1", protocol="ip"):
         before = trace(bed.pod)
-        check("filter that is not ours" in (why := bed.attach_error()), why)
+        check("cannot attach to egress of device 2, where another's filter is first" in (why := bed.attach_error()), why)
         same(bed.pod, before)
         equal(os.listdir(f"{bed.pins}/v1"), [], "pins afterwards")
         bed.direct()
@@ -252,7 +189,7 @@ def _(bed):
             Bpf.update_link(f"{bed.folder()}/ingress-2", f"{path}/steer_ingress_l3")
             Bpf.update_link(f"{bed.folder()}/lookup", f"{path}/steer_lookup")
         else:
-            sh("tc", "-n", bed.pod.ns, "filter", "replace", "dev", "eth0", "ingress", "prio", "1337", "handle", "1337",
+            sh("tc", "-n", bed.pod.ns, "filter", "replace", "dev", "eth0", "ingress", "prio", "1", "handle", "1337",
                "bpf", "da", "pinned", f"{path}/steer_ingress_l3")
         check(programs(bed) != before, "nothing was changed")
         odd = programs(bed)

@@ -94,7 +94,7 @@ const struct steer_sockets *enrol_pod_sockets(const struct enrol_pod *p);
 struct steer_pod *enrol_pod_steering(const struct enrol_pod *p); /* NULL: not attached by this process */
 /* Why it is not regained yet, or what its steering lacks and cannot be put back; "". */
 const char *enrol_pod_trouble(const struct enrol_pod *p);
-struct pod_mended { /* what somebody removed, and was put back */
+struct pod_mended { /* what somebody removed or came before, and was put back */
 	unsigned times;
 	char what[STEER_WHY_MAX];
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the watch over pods' steering: whoever has the capabilities can remove it, and the pod then talks in plaintext. What
- * shows at once is put back within a second; the rest when it is the pod's turn. */
+/* Owns the watch over pods' steering: whoever has the capabilities can remove it or come before it, and the pod then talks
+ * in plaintext. What shows at once is put back within a second; the rest when it is the pod's turn. */
 #include <stdio.h>
 #include <string.h>
 
@@ -15,7 +15,7 @@ static void mended(struct enrol_pod *p, const char *why)
 	snprintf(p->mended.what, sizeof p->mended.what, "%s", why);
 	p->why[0] = '\0';
 	p->enrol->n_mended++;
-	log_error(target, "pod %s/%s was not steered as it should be: %s; it is again, somebody removed it",
+	log_error(target, "pod %s/%s was not steered as it should be: %s; it is again, somebody changed it",
 		  p->record.identity.ns, p->record.identity.name, why);
 }
 

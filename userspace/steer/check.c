@@ -22,14 +22,18 @@ static void on_link(void *arg, const struct rtnl_link *link)
 	struct look *look = arg;
 	struct steer_pod *p = look->p;
 	const struct device *d = p->device;
+	const char *trouble;
 
 	if (link->loopback || look->e)
 		return;
 	while (d < p->device + p->n_devices && d->ifindex != link->ifindex)
 		d++;
-	for (int i = INGRESS; i < DIRECTIONS && !look->e; i++)
-		if (d == p->device + p->n_devices || !hook_holds(&d->hook[i], link->ifindex, i))
-			look->e = seen_missing(look->why, "the %s program of device %s is gone", words[i], link->name);
+	for (int i = INGRESS; i < DIRECTIONS && !look->e; i++) {
+		trouble = d == p->device + p->n_devices ? HOOK_GONE : hook_trouble(&d->hook[i], link->ifindex, i);
+		if (trouble)
+			look->e = seen_missing(look->why, "the %s program of device %s %s", words[i], link->name,
+					       trouble);
+	}
 }
 
 static int check_devices(struct steer_pod *p, char why[STEER_WHY_MAX])

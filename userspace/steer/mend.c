@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Puts back what somebody took from a pod that is steered: until then its traffic may leave in plaintext. In the order of
  * attachment, egress last. What the kernel tells of (rules, routes, filters) only says "look"; of links that are detached
- * it tells nobody, so they are asked. */
+ * it tells nobody, so they are asked. Of one that comes before ours nobody is told either: that waits for steer_mend(). */
 #include "base/log.h"
 #include "steer/iptables.h"
 #include "steer/rtnl.h"
@@ -45,27 +45,37 @@ static int repin(struct steer_pod *p, char why[STEER_WHY_MAX])
 	return e;
 }
 
-/* Forgotten, they are attached anew. True: there were some. */
-static bool forget_lost(struct steer_pod *p)
+/* How many do not steer, being gone or behind others. Forgotten, they are attached anew. */
+static unsigned count_lost(struct steer_pod *p, bool forget)
 {
-	bool lost = false;
+	unsigned n = 0;
 
 	for (unsigned i = 0; i < p->n_devices; i++)
 		for (int d = INGRESS; d < DIRECTIONS; d++) {
 			struct device *dev = &p->device[i];
 
-			if (hook_holds(&dev->hook[d], dev->ifindex, d))
+			if (!hook_trouble(&dev->hook[d], dev->ifindex, d))
 				continue;
-			hook_forget(&dev->hook[d]);
-			lost = true;
+			if (forget)
+				hook_forget(&dev->hook[d]);
+			n++;
 		}
-	return lost;
+	return n;
+}
+
+static int attach_lost(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	unsigned lost = count_lost(p, true);
+	int e = lost ? object_renew(&p->object, &p->steer->shared, p->ns.cookie, why) : 0;
+
+	if (!e)
+		e = pod_look(p, true, why);
+	return e || !lost || count_lost(p, false) ? e : existing_reset_others(p, why);
 }
 
 static int put_back(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])
 {
 	uint32_t value;
-	bool gap;
 	int e;
 
 	e = repin(p, why);
@@ -80,12 +90,7 @@ static int put_back(struct steer_pod *p, const struct steer_sockets *socks, char
 		e = pod_route(why);
 	if (!e)
 		e = lookup_renew(p, why);
-	gap = forget_lost(p);
-	if (!e)
-		e = pod_look(p, true, why);
-	if (!e && gap)
-		e = existing_reset_others(p, why);
-	return e;
+	return e ? e : attach_lost(p, why);
 }
 
 static int mend(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])

@@ -126,6 +126,22 @@ int object_load_l3(struct object *o, const struct shared *s, uint64_t pod, char 
 	return entries_load(o, s, pod, PROG_EGRESS_L3, PROG_INGRESS_L3, why);
 }
 
+int object_renew(struct object *o, const struct shared *s, uint64_t pod, char why[STEER_WHY_MAX])
+{
+	for (unsigned i = 0; i < PROGS; i++) {
+		int fd;
+
+		if (i == PROG_LOOKUP || o->prog[i] < 0)
+			continue;
+		fd = template_entry(i, pod, s->map[MAP_PROGRAMS], why);
+		if (fd < 0)
+			return fd;
+		close(o->prog[i]);
+		o->prog[i] = fd;
+	}
+	return 0;
+}
+
 static void drop_older(void *arg, const char *name)
 {
 	if (!strncmp(name, "map-", 4) && strcmp(name, conf_pin) != 0 && strcmp(name, older_pin) != 0)

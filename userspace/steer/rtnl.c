@@ -7,6 +7,7 @@
 #include <linux/fib_rules.h>
 #include <linux/if_link.h>
 #include <linux/ip.h>
+#include <linux/pkt_cls.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
@@ -286,26 +287,55 @@ int rtnl_addrs(void (*each)(void *arg, const struct addr *addr), void *arg)
 	return e;
 }
 
+/* --- filters -------------------------------------------------------------------------------------------- */
+
+struct filters_call {
+	void (*each)(void *arg, const struct rtnl_filter *f);
+	void *arg;
+};
+
+static uint32_t bpf_id(const struct nlattr *options)
+{
+	const struct nlattr *a;
+
+	mnl_attr_for_each_nested(a, options) if (mnl_attr_get_type(a) == TCA_BPF_ID &&
+						 mnl_attr_get_payload_len(a) ==
+							 sizeof(uint32_t)) return mnl_attr_get_u32(a);
+	return 0;
+}
+
 static int on_filter(const struct nlmsghdr *h, void *arg)
 {
-	*(int *)arg = 1;
+	const struct tcmsg *tc = mnl_nlmsg_get_payload(h);
+	struct rtnl_filter f = {.priority = TC_H_MAJ(tc->tcm_info) >> 16, .handle = tc->tcm_handle};
+	const struct nlattr *a, *options = NULL;
+	struct filters_call *call = arg;
+	bool bpf = false;
+
+	if (!f.handle) /* what filters of one priority have in common */
+		return MNL_CB_OK;
+	mnl_attr_for_each(a, h, sizeof *tc)
+	{
+		if (mnl_attr_get_type(a) == TCA_KIND)
+			bpf = mnl_attr_validate(a, MNL_TYPE_NUL_STRING) == 0 && !strcmp(mnl_attr_get_str(a), "bpf");
+		else if (mnl_attr_get_type(a) == TCA_OPTIONS)
+			options = a;
+	}
+	if (bpf && options)
+		f.prog = bpf_id(options);
+	call->each(call->arg, &f);
 	return MNL_CB_OK;
 }
 
-int rtnl_has_filters(unsigned ifindex)
+int rtnl_filters(unsigned ifindex, bool egress, void (*each)(void *arg, const struct rtnl_filter *f), void *arg)
 {
-	static const uint32_t parents[] = {TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS),
-					   TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)};
-	int found = 0, e = 0;
+	char buf[REQUEST_BYTES];
+	struct nlmsghdr *h = request(buf, RTM_GETTFILTER, NLM_F_DUMP);
+	struct tcmsg *tc = mnl_nlmsg_put_extra_header(h, sizeof *tc);
+	struct filters_call call = {each, arg};
 
-	for (size_t i = 0; i < sizeof parents / sizeof *parents && !e; i++) {
-		char buf[REQUEST_BYTES];
-		struct nlmsghdr *h = request(buf, RTM_GETTFILTER, NLM_F_DUMP);
-		struct tcmsg *tc = mnl_nlmsg_put_extra_header(h, sizeof *tc);
-
-		tc->tcm_ifindex = ifindex;
-		tc->tcm_parent = parents[i];
-		e = talk_dump(h, on_filter, &found);
-	}
-	return e ? e : found;
+	tc->tcm_ifindex = ifindex;
+	tc->tcm_parent = TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);
+	mnl_attr_put_u32(h, TCA_CHAIN, 0); /* to others a filter of this one has to lead */
+	return talk_dump(h, on_filter, &call);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* rtnetlink in the namespace in which the calling thread is: policy rule, local route, lo, links and addresses, and a
- * watch of the last two. Requests wait STEER_DEADLINE_MS at most. 0 or -errno. */
+/* rtnetlink in the namespace in which the calling thread is: policy rule, local route, lo, links, addresses and
+ * filters, and a watch of them. Requests wait STEER_DEADLINE_MS at most. 0 or -errno. */
 #pragma once
 #include <net/if.h>
 #include <stdbool.h>
@@ -32,8 +32,13 @@ struct rtnl_link {
 int rtnl_links(void (*each)(void *arg, const struct rtnl_link *link), void *arg);
 int rtnl_addrs(void (*each)(void *arg, const struct addr *addr), void *arg);
 
-/* Has the clsact qdisc of the device any filter? 1, 0 or -errno. */
-int rtnl_has_filters(unsigned ifindex);
+/* Filters of the clsact qdisc of the device, as they are asked: the first comes first. */
+struct rtnl_filter {
+	uint16_t priority;
+	uint32_t handle;
+	uint32_t prog; /* the id of its BPF program; 0: it has none */
+};
+int rtnl_filters(unsigned ifindex, bool egress, void (*each)(void *arg, const struct rtnl_filter *f), void *arg);
 
 /* rtnl_watch.c: a descriptor that becomes readable when something changes, or -errno. It stays with its namespace. */
 int rtnl_watch_open(void);

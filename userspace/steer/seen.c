@@ -68,8 +68,26 @@ static bool is_named(uint32_t id, const char *name)
 	return !e && !strncmp(info.name, name, strlen(name));
 }
 
-/* Is a program of this name attached there? 1, 0 or -errno. `target`: a descriptor, or a device's number. */
-static int has_program(unsigned target, unsigned attach, const char *name)
+/* A row of programs, as they are asked. */
+struct place {
+	const char *name;
+	int n, at; /* so many so far; where the one of that name is, -1: nowhere */
+};
+
+static void place_take(struct place *p, uint32_t id)
+{
+	if (p->at < 0 && is_named(id, p->name))
+		p->at = p->n;
+	p->n++;
+}
+
+static void on_filter(void *arg, const struct rtnl_filter *f)
+{
+	place_take(arg, f->prog);
+}
+
+/* What is attached there; 0 or -errno. `target`: a descriptor, or a device's number. */
+static int take_attached(struct place *p, unsigned target, unsigned attach)
 {
 	uint32_t id[PROGS_MAX] = {0};
 	union bpf_attr a = {
@@ -77,12 +95,9 @@ static int has_program(unsigned target, unsigned attach, const char *name)
 			.target_fd = target, .attach_type = attach, .prog_ids = (uintptr_t)id, .prog_cnt = PROGS_MAX}};
 	int e = bpf_call(BPF_PROG_QUERY, &a);
 
-	if (e < 0)
-		return e;
-	for (unsigned i = 0; i < a.query.prog_cnt && i < PROGS_MAX; i++)
-		if (is_named(id[i], name))
-			return 1;
-	return 0;
+	for (unsigned i = 0; !e && i < a.query.prog_cnt; i++)
+		place_take(p, id[i]);
+	return e;
 }
 
 struct look {
@@ -90,7 +105,7 @@ struct look {
 	int e;
 };
 
-/* A filter, below 6.6 and in the first seconds, has no name that a query would tell: that there is one has to do. */
+/* Filters are asked after links, of which a kernel below 6.6 knows nothing. */
 static void on_link(void *arg, const struct rtnl_link *link)
 {
 	static const struct {
@@ -100,26 +115,29 @@ static void on_link(void *arg, const struct rtnl_link *link)
 	struct look *look = arg;
 
 	for (unsigned i = 0; i < 2 && !link->loopback && !look->e; i++) {
-		int n = has_program(link->ifindex, sides[i].attach, sides[i].name);
+		struct place p = {sides[i].name, 0, -1};
+		int e = take_attached(&p, link->ifindex, sides[i].attach);
 
-		if (n <= 0)
-			n = rtnl_has_filters(link->ifindex);
-		if (n == 0)
-			look->e = seen_missing(look->why, "the %s program of device %s is gone", sides[i].word,
-					       link->name);
-		else if (n < 0)
-			look->e = failed(look->why, n, "cannot look at device %s", link->name);
+		if (e && e != -EINVAL)
+			look->e = failed(look->why, e, "cannot look at device %s", link->name);
+		else if (p.at < 0 && (e = rtnl_filters(link->ifindex, i == 1, on_filter, &p)))
+			look->e = failed(look->why, e, "cannot look at the filters of device %s", link->name);
+		else if (p.at)
+			look->e = seen_missing(look->why, "the %s program of device %s %s", sides[i].word, link->name,
+					       p.at < 0 ? HOOK_GONE : HOOK_BEHIND);
 	}
 }
 
 static int seen_programs(int netns_fd, char why[STEER_WHY_MAX])
 {
+	struct place lookup = {"steer_lookup", 0, -1};
 	struct look look = {why, 0};
-	int n = has_program((unsigned)netns_fd, BPF_SK_LOOKUP, "steer_lookup"), e;
+	int e = take_attached(&lookup, (unsigned)netns_fd, BPF_SK_LOOKUP);
 
-	if (n <= 0)
-		return n ? failed(why, n, "cannot ask for the lookup program")
-			 : seen_missing(why, "the lookup program is gone");
+	if (e)
+		return failed(why, e, "cannot ask for the lookup program");
+	if (lookup.at < 0)
+		return seen_missing(why, "the lookup program is gone");
 	e = rtnl_links(on_link, &look);
 	return e ? failed(why, e, "cannot read the pod's devices") : look.e;
 }

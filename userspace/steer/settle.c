@@ -11,7 +11,7 @@ static struct device *find_filter(struct steer_pod *p, enum direction *d)
 	for (unsigned i = 0; i < p->n_devices; i++)
 		for (int k = INGRESS; k < DIRECTIONS; k++)
 			if (p->device[i].hook[k].kind == HOOK_FILTER &&
-			    hook_holds(&p->device[i].hook[k], p->device[i].ifindex, k)) {
+			    !hook_trouble(&p->device[i].hook[k], p->device[i].ifindex, k)) {
 				*d = k;
 				return &p->device[i];
 			}

@@ -15,10 +15,10 @@
 #define STEER_LOG "steer"
 
 enum {
-	STEER_TABLE = 1337,	      /* routing table; istio-cni removes what is in its own, 100 */
-	STEER_PRIORITY = 9,	      /* of the policy rule: before those that CNIs make */
-	STEER_FILTER_PRIORITY = 1337, /* of the clsact filters, with */
-	STEER_FILTER_HANDLE = 1337,
+	STEER_TABLE = 1337,	    /* routing table; istio-cni removes what is in its own, 100 */
+	STEER_PRIORITY = 9,	    /* of the policy rule: before those that CNIs make */
+	STEER_FILTER_PRIORITY = 1,  /* of the clsact filters: the first; with */
+	STEER_FILTER_HANDLE = 1337, /* or one of the next */
 	STEER_DRAIN_TICK_MS = 50,
 	STEER_DRAIN_QUIET = 4,	/* ticks in a row without anything to wait for: bytes may be in the agent's memory */
 	STEER_RETRY_MS = 2000,	/* after devices or addresses could not be followed */
@@ -99,6 +99,8 @@ struct object {
 int object_load(struct object *o, const struct shared *s, const struct pins *pins, uint64_t pod, bool *kept,
 		char why[STEER_WHY_MAX]);
 int object_load_l3(struct object *o, const struct shared *s, uint64_t pod, char why[STEER_WHY_MAX]);
+/* Loads the programs for devices once more: the kernel takes each once at a place. */
+int object_renew(struct object *o, const struct shared *s, uint64_t pod, char why[STEER_WHY_MAX]);
 /* Are the two the same program (tag) over the same maps? 1, 0 or -errno. */
 int object_same(int prog_fd, uint32_t other_id);
 bool prog_is_ours(uint32_t id);
@@ -161,8 +163,8 @@ struct hook {
 	int link;   /* HOOK_LINK */
 	bool qdisc; /* the device has a clsact that is ours: of both its hooks */
 };
-/* Attaches `prog`, or adopts or replaces what our pin says is attached. `swift`: by a filter, unless a link is there. In
- * the pod's namespace. */
+/* Attaches `prog` before all others, or adopts or replaces what our pin says is attached, if it is the first. `swift`: by a
+ * filter, unless a link is there. In the pod's namespace. `prog` must not be what is attached there behind another. */
 int hook_attach(struct hook *h, enum steer_hook *how, bool swift, const struct pins *pins, unsigned ifindex,
 		enum direction d, int prog, bool *adopted, char why[STEER_WHY_MAX]);
 /* Detaches at once and removes the pin. The device may be gone. */
@@ -176,12 +178,24 @@ int hook_pin(const struct hook *h, const struct pins *pins, unsigned ifindex, en
 bool hook_pinned(const struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d);
 /* Is the link attached to anything? */
 bool link_attached(int link);
-/* Is the program where it was attached? Others can detach both kinds. */
-bool hook_holds(const struct hook *h, unsigned ifindex, enum direction d);
+/* NULL: the program is where it was attached, and first. Or what it is: others can detach both kinds, and attach theirs
+ * before them. */
+#define HOOK_GONE   "is gone"
+#define HOOK_BEHIND "is behind another, which may let all pass"
+const char *hook_trouble(const struct hook *h, unsigned ifindex, enum direction d);
 /* Has this kernel tcx? */
 bool hook_has_tcx(void);
 /* Can programs be attached to devices here? Tries it on lo. */
 int hook_probe(int prog, char why[STEER_WHY_MAX]);
+
+/* tc_filter.c: as the functions above, for HOOK_FILTER. `links`: there are some, which are asked before filters. */
+int filter_attach(struct hook *h, const struct pins *pins, unsigned ifindex, enum direction d, int prog, bool *adopted,
+		  char why[STEER_WHY_MAX]);
+void filter_detach(unsigned ifindex, enum direction d);
+void qdisc_detach(const struct pins *pins, unsigned ifindex, enum direction d);
+const char *filter_trouble(unsigned ifindex, enum direction d, bool links);
+int filter_probe(unsigned ifindex, int prog);
+void hook_pin_name(char name[PIN_NAME_MAX], const char *what, unsigned ifindex);
 
 /* --- a pod (pod.c, watch.c, detach.c) ------------------------------------------------------------------- */
 
