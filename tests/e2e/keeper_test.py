@@ -525,6 +525,50 @@ def come_back(place):
             equal([os.fstat(fd).st_ino for fd in t.fds[uid][1:]], before, "sockets")
 
 
+def captures_dns(place):
+    if place.steering == "iptables":
+        return "--dport 53 " in place.pod.run("iptables-save", "-t", "nat")
+    conf = json.loads(sh("bpftool", "-j", "map", "lookup", "pinned", f"{place.bpf}/v1/{place.pods()['a1']['uid']}/map-conf",
+                         "key", "0", "0", "0", "0"))["value"]
+    return bool(int(conf[4], 16) & 1)
+
+
+def capture_changes(place, before, after, sockets, captured):
+    """The keeper comes again with another idea of DNS capture; the tunnel lives on with the sockets that it has."""
+    place.stop()
+    place.env["AMBIENT_DNS_CAPTURE"] = before
+    place.start()
+    with place.tunnel() as old:
+        old.snapshot()
+        uid = place.enrolled(old)
+        equal((len(old.fds[uid]) - 1, captures_dns(place)), (sockets, before == "true"), "sockets and capture at first")
+        place.kill()
+        place.env["AMBIENT_DNS_CAPTURE"] = after
+        place.start()
+        with place.tunnel() as t:
+            equal(t.next(answer=None), (KEEP, uid), "request")
+            socket.send_fds(t.socket, [encode(1, encode(100, bytes(old.names[uid])))], old.fds[uid][1:])
+            until(lambda: place.pods()["a1"]["state"] == "enrolled", "the pod to be regained")
+        equal(captures_dns(place), captured, "DNS capture")
+        equal("15053" in place.pod.run("ss", "-Hlntu"), sockets == 7, "listens on 15053")
+        equal("a1: DNS capture begins when its sandbox is made anew" in place.log(), (before, after) == ("false", "true"),
+              "said")
+        with place.tunnel() as t:
+            equal(t.snapshot(), [(ADD, uid)], "snapshot")
+            equal(len(t.fds[uid]) - 1, sockets, "sockets of the next tunnel")
+
+
+@rows("dns-capture-comes-on-and-the-sockets-are-without-it")
+def capture_on(place):
+    """Queries go on to their resolver: of new sockets the tunnel would not hear."""
+    capture_changes(place, "false", "true", sockets=3, captured=False)
+
+
+@rows("dns-capture-goes-off-and-the-sockets-are-with-it")
+def capture_off(place):
+    capture_changes(place, "true", "false", sockets=7, captured=False)
+
+
 @rows("late-tunnel-has-the-sockets")
 def late(place):
     """The tunnel that lives on takes more than a second to come: the ports are its, so nothing is opened meanwhile."""

@@ -4,6 +4,7 @@
 ends. The keeper asks for it once a second (tests/e2e/mend_test.py); here it is asked for by hand."""
 import contextlib
 import functools
+import json
 import os
 import re
 import shutil
@@ -262,6 +263,17 @@ def _(bed):
     with strange_link(bed):
         equal(mend(bed), (1, "the egress program of device eth0 is behind another, which may let all pass"), "mended")
         bed.works()
+        calm(bed)
+
+
+@table.row("tcx/dns-listeners", functools.partial(MendBed, "tcx"))
+def _(bed):
+    bed.steer("dns")
+    conf = json.loads(sh("bpftool", "-j", "map", "lookup", "pinned", f"{bed.folder()}/map-conf", "key", "0", "0", "0", "0"))
+    for which in "2", "3":  # STEER_L_DNS_TCP, STEER_L_DNS_UDP
+        sh("bpftool", "map", "delete", "pinned", f"{bed.pins}/v1-node/map-listeners", "key", *conf["value"][8:16],
+           which, *["0"] * 7)
+        equal(mend(bed), (1, "the listener of port 15053 is gone"), "mended")
         calm(bed)
 
 

@@ -62,7 +62,10 @@ void enrol_changed(struct enrol *e, const char *uid);
 /* Opens the sockets that the pod lacks, and steers it. */
 int enrol_pod_attach(struct enrol_pod *p, char why[POD_WHY_MAX]);
 int enrol_pod_tell(struct enrol_pod *p, struct zds_client *c, zds_done done);
-/* The node's configuration with the pod's overlay. */
+/* Is its DNS to be captured, but its sockets are of a time when it was not? A tunnel takes no more of them for a pod that
+ * it serves, and what nobody reads must not get queries: it begins with the next sandbox. */
+bool enrol_pod_dns_later(const struct enrol_pod *p);
+/* The node's configuration with the pod's overlay, as far as its sockets allow. */
 struct steer_config enrol_pod_config(const struct enrol_pod *p);
 /* Goes on with an enrolment that waited for this tunnel. */
 void enrol_pod_join(struct enrol_pod *p, struct zds_client *c);

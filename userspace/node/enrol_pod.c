@@ -70,12 +70,25 @@ void enrol_changed(struct enrol *e, const char *uid)
 		e->changed(e->changed_arg, uid);
 }
 
-struct steer_config enrol_pod_config(const struct enrol_pod *p)
+static struct steer_config wanted(const struct enrol_pod *p)
 {
 	struct steer_config c = p->enrol->o.config;
 
 	pod_overlay_apply(&c, &p->record.overlay);
 	c.reset_existing |= p->found;
+	return c;
+}
+
+bool enrol_pod_dns_later(const struct enrol_pod *p)
+{
+	return wanted(p).dns_capture && p->socks.fd[STEER_TCP15001] >= 0 && p->socks.fd[STEER_TCP15053] < 0;
+}
+
+struct steer_config enrol_pod_config(const struct enrol_pod *p)
+{
+	struct steer_config c = wanted(p);
+
+	c.dns_capture = c.dns_capture && !enrol_pod_dns_later(p);
 	return c;
 }
 

@@ -45,6 +45,9 @@ static void regain(struct enrol_pod *p)
 		if (pods_save(p->enrol->pods_folder, &p->record, why) < 0)
 			log_error(target, "%s", why);
 		log_info(target, "pod %s/%s is regained", p->record.identity.ns, p->record.identity.name);
+		if (enrol_pod_dns_later(p))
+			log_warn(target, "pod %s/%s: DNS capture begins when its sandbox is made anew",
+				 p->record.identity.ns, p->record.identity.name);
 		enrol_changed(p->enrol, p->record.uid);
 		return;
 	}

@@ -62,9 +62,12 @@ static int check_listeners(struct steer_pod *p, const struct steer_sockets *sock
 		enum steer_socket socket;
 		uint32_t at;
 		unsigned port;
-	} all[] = {{STEER_TCP15001, STEER_L_OUTBOUND, PORT_OUTBOUND},
-		   {STEER_TCP15006, STEER_L_INBOUND, PORT_INBOUND},
-		   {STEER_TCP15008, STEER_L_HBONE, PORT_HBONE}};
+		bool dns;
+	} all[] = {{STEER_TCP15001, STEER_L_OUTBOUND, PORT_OUTBOUND, false},
+		   {STEER_TCP15006, STEER_L_INBOUND, PORT_INBOUND, false},
+		   {STEER_TCP15008, STEER_L_HBONE, PORT_HBONE, false},
+		   {STEER_TCP15053, STEER_L_DNS_TCP, PORT_DNS, true},
+		   {STEER_UDP15053, STEER_L_DNS_UDP, PORT_DNS, true}};
 
 	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
 		struct steer_socket_key key = {.pod = p->ns.cookie, .which = all[i].at};
@@ -72,6 +75,8 @@ static int check_listeners(struct steer_pod *p, const struct steer_sockets *sock
 		socklen_t len = sizeof ours;
 		int fd = socks->fd[all[i].socket];
 
+		if (all[i].dns && !p->config.dns_capture)
+			continue;
 		if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_COOKIE, &ours, &len) < 0 ||
 		    bpf_map_lookup_elem(p->steer->shared.map[MAP_LISTENERS], &key, &there) < 0 || there != ours)
 			return seen_missing(why, "the listener of port %u is gone", all[i].port);
