@@ -238,6 +238,69 @@ static void test_whole(void **state)
 	bed_close(&b);
 }
 
+/* What a tunnel has that istiod feeds. */
+struct parts {
+	struct bed *b;
+	struct crls *lists;
+};
+
+static void parts_up(void *arg)
+{
+	struct parts *p = arg;
+	struct admin *a = &p->b->admin;
+	char why[XDS_WHY_MAX];
+
+	a->crl = crl_file_new(p->b->loop, p->lists, "/nonexistent", NULL, NULL);
+	a->xds = xds_new(p->b->loop, a->store, &(struct xds_options){.server = {.address = "http://127.0.0.1:1"}}, why);
+}
+
+static void parts_down(void *arg)
+{
+	struct admin *a = arg;
+
+	xds_free(a->xds);
+	crl_file_free(a->crl);
+}
+
+/* All of it, whatever it has, is a mesh file. */
+static void test_whole_is_a_mesh_file(void **state)
+{
+	static const struct ktls_features ktls;
+	struct http_response out = {.status = 200};
+	struct store *again = store_new("");
+	struct parts p = {.lists = crls_new()};
+	char why[LOCAL_REASON_MAX] = "";
+	struct store_counts n;
+	struct bed b;
+
+	bed_open(&b, mesh);
+	p.b = &b;
+	assert_int_equal(xds_metrics_init(), 0);
+	assert_int_equal(http_call(b.loop, parts_up, &p, NULL), 0);
+	assert_non_null(b.admin.crl);
+	assert_non_null(b.admin.xds);
+	b.admin.ktls = &ktls;
+	config_dump(&b.admin, true, &out);
+	assert_int_equal(out.status, 200);
+	for (const char *const *key = (const char *const[]){"crl", "ktls", "xds", NULL}; *key; key++) {
+		char text[16];
+
+		snprintf(text, sizeof text, "\n  \"%s\": {", *key);
+		assert_non_null(memmem(out.body, out.body_len, text, strlen(text)));
+	}
+	if (local_load_text(again, "dump", out.body, out.body_len, why))
+		fail_msg("%s", why);
+	store_count(again, &n);
+	assert_int_equal(n.workloads, 2);
+	assert_int_equal(n.services, 1);
+	assert_int_equal(n.policies, 1);
+	free(out.body);
+	store_free(again);
+	assert_int_equal(http_call(b.loop, parts_down, &b.admin, NULL), 0);
+	bed_close(&b);
+	crls_free(p.lists);
+}
+
 static void test_brief(void **state)
 {
 	static const char *const keys[] = {"certificates", "config",  "mesh",
@@ -338,9 +401,10 @@ static int setup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_texts),	     cmocka_unit_test(test_shape), cmocka_unit_test(test_pods),
-		cmocka_unit_test(test_whole),	     cmocka_unit_test(test_brief), cmocka_unit_test(test_large),
-		cmocka_unit_test(test_certificates),
+		cmocka_unit_test(test_texts),	     cmocka_unit_test(test_shape),
+		cmocka_unit_test(test_pods),	     cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_brief),	     cmocka_unit_test(test_large),
+		cmocka_unit_test(test_certificates), cmocka_unit_test(test_whole_is_a_mesh_file),
 	};
 
 	return cmocka_run_group_tests_name("dump", tests, setup, NULL);

@@ -334,6 +334,13 @@ static const struct {
 	 "5: workload n/w names the policy \"n/q\", which is not in the file"},
 	{"a policy without a namespace", WORKLOAD(", authorizationPolicies: [p]") "\npolicies:\n" NAMED("n", "p"),
 	 "1: workload n/w names the policy \"p\", which is not in the file"},
+	{"two policies of one name", "policies:\n" NAMED("n", "p") NAMED("m", "p") NAMED("n", "p"),
+	 "4: there is a policy n/p already"},
+	{"two services of one host name",
+	 "services:\n- {name: a, namespace: n, hostname: h, vips: [], ports: {}}\n"
+	 "- {name: a, namespace: m, hostname: h, vips: [], ports: {}}\n"
+	 "- {name: b,\n namespace: n, hostname: h, vips: [], ports: {}}\n",
+	 "4: there is a service n/h already"},
 	{"neither uid nor name", "workloads: [{namespace: n, workloadIps: []}]",
 	 "1: a workload needs \"uid\" or \"name\""},
 	{"address", WORKLOAD("") "\n---", "2: a second document; there must be one"},

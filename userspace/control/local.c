@@ -41,11 +41,19 @@ static void not_the_mesh(struct doc *d, const struct doc_field *f, void *state)
 }
 
 static const struct doc_field top[] = {
-	{"workloads", workloads},	 {"services", services},
-	{"policies", policies},		 {"certificates", not_the_mesh},
-	{"config", not_the_mesh},	 {"stagedServices", not_the_mesh},
-	{"staticConfig", not_the_mesh},	 {"version", not_the_mesh},
-	{"workloadState", not_the_mesh}, {0},
+	{"workloads", workloads},
+	{"services", services},
+	{"policies", policies},
+	{"certificates", not_the_mesh},
+	{"config", not_the_mesh},
+	{"crl", not_the_mesh},
+	{"ktls", not_the_mesh},
+	{"stagedServices", not_the_mesh},
+	{"staticConfig", not_the_mesh},
+	{"version", not_the_mesh},
+	{"workloadState", not_the_mesh},
+	{"xds", not_the_mesh},
+	{0},
 };
 
 /* --- into the store ------------------------------------------------------------------------------------- */
@@ -122,6 +130,8 @@ static void state_free(struct local_state *s)
 	list_free(&s->mentions);
 	free(s->uids.slot);
 	free(s->addrs.slot);
+	free(s->service_names.slot);
+	free(s->policy_names.slot);
 }
 
 static int load(struct store *s, const char *name, FILE *file, const char *text, size_t len, char *why)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mesh state from a local file (LOCAL_XDS_PATH) or text: the YAML that ztunnel's local mode takes, and the shape
- * of /config_dump as well. A file that is wrong changes nothing: unknown keys, bad addresses
- * and policy entries that cannot be understood are errors with their line. */
+ * of /config_dump as well. A file that is wrong changes nothing: unknown keys, bad addresses,
+ * two objects of one name and policy entries that cannot be understood are errors with their line. */
 #pragma once
 #include "loop/loop.h"
 #include "state/store.h"

@@ -31,7 +31,7 @@ struct local_mention {
 	size_t line;
 };
 
-/* Places of workloads (local_unique.c), by what they must not have in common. */
+/* Places of objects (local_unique.c), by what they must not have in common. */
 struct local_set {
 	struct local_slot {
 		uint32_t hash, place; /* 0: free */
@@ -44,7 +44,7 @@ struct local_state {
 	struct local_list workloads, services, policies; /* of pointers */
 	struct local_list endpoints;			 /* struct local_endpoint */
 	struct local_list mentions;			 /* struct local_mention */
-	struct local_set uids, addrs;
+	struct local_set uids, addrs, service_names, policy_names;
 };
 
 /* `object` of the tables: what is being filled, and where its texts live. */
@@ -58,8 +58,10 @@ struct local_part {
 void local_workload(struct doc *d, struct local_state *s);
 void local_service(struct doc *d, struct local_state *s);
 void local_policy(struct doc *d, struct local_state *s);
-/* The workload that was read last, at this line, must not be one that is there. */
-void local_unique(struct doc *d, struct local_state *s, size_t line);
+/* The one that was read last, at this line, must not be one that is there. */
+void local_unique_workload(struct doc *d, struct local_state *s, size_t line);
+void local_unique_service(struct doc *d, struct local_state *s, size_t line);
+void local_unique_policy(struct doc *d, struct local_state *s, size_t line);
 /* Gives each workload the ports that services told for it. */
 void local_join(struct doc *d, struct local_state *s);
 /* Every policy that a workload names must be there: else what it was to deny would pass. */

@@ -201,6 +201,7 @@ void local_policy(struct doc *d, struct local_state *s)
 {
 	struct policy **slot = local_list_add(d, &s->policies);
 	struct local_part p = {.state = s};
+	size_t line = doc_line(d);
 
 	if (!slot)
 		return;
@@ -209,4 +210,6 @@ void local_policy(struct doc *d, struct local_state *s)
 		doc_object(d, "policy", fields, &p);
 	else
 		doc_no_memory(d);
+	if (!d->error)
+		local_unique_policy(d, s, line);
 }

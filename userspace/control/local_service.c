@@ -238,6 +238,7 @@ void local_service(struct doc *d, struct local_state *s)
 {
 	struct service **slot = local_list_add(d, &s->services);
 	struct local_part p = {.state = s};
+	size_t line = doc_line(d);
 
 	if (!slot)
 		return;
@@ -246,4 +247,6 @@ void local_service(struct doc *d, struct local_state *s)
 		doc_object(d, "service", fields, &p);
 	else
 		doc_no_memory(d);
+	if (!d->error)
+		local_unique_service(d, s, line);
 }

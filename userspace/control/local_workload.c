@@ -191,5 +191,5 @@ void local_workload(struct doc *d, struct local_state *s)
 	if (!*w->uid)
 		derive_uid(d, w, p.arena);
 	if (!d->error)
-		local_unique(d, s, line);
+		local_unique_workload(d, s, line);
 }
