@@ -110,10 +110,16 @@ static Istio__Workload__ApplicationTunnel odd_tunnel = ISTIO__WORKLOAD__APPLICAT
 static Istio__Workload__Membership member = ISTIO__WORKLOAD__MEMBERSHIP__INIT;
 static Istio__Workload__PortList high_ports = ISTIO__WORKLOAD__PORT_LIST__INIT;
 static Istio__Workload__Port high_port = ISTIO__WORKLOAD__PORT__INIT, *high_port_list[] = {&high_port};
-static ProtobufCBinaryData addresses[2];
+static ProtobufCBinaryData addresses[XDS_ADDRESSES_MAX + 1];
+
+static Istio__Workload__Membership *members[XDS_SERVICES_MAX + 1];
 
 static void prepare(void)
 {
+	for (size_t i = 0; i < COUNT(addresses); i++)
+		addresses[i] = (ProtobufCBinaryData){4, (uint8_t *)"\12\0\0\1"};
+	for (size_t i = 0; i < COUNT(members); i++)
+		members[i] = &member;
 	far_gateway.destination_case = ISTIO__WORKLOAD__GATEWAY_ADDRESS__DESTINATION_ADDRESS;
 	far_gateway.address = &short_address;
 	short_address.address = BYTES(3);
@@ -124,8 +130,6 @@ static void prepare(void)
 	high_ports.ports = high_port_list;
 	member = (Istio__Workload__Membership)ISTIO__WORKLOAD__MEMBERSHIP__INIT;
 }
-
-static Istio__Workload__Membership *members[] = {&member};
 
 SPOIL(w_good, Workload__Workload, (void)m)
 SPOIL(w_no_uid, Workload__Workload, m->uid = "")
@@ -138,7 +142,9 @@ SPOIL(w_type, Workload__Workload, m->workload_type = 4)
 SPOIL(w_bytes0, Workload__Workload, (addresses[1] = BYTES(0), m->n_addresses = 2))
 SPOIL(w_bytes5, Workload__Workload, (addresses[1] = BYTES(5), m->n_addresses = 2))
 SPOIL(w_bytes17, Workload__Workload, (addresses[1] = BYTES(17), m->n_addresses = 2))
-SPOIL(w_twice, Workload__Workload, (addresses[1] = addresses[0], m->n_addresses = 2))
+SPOIL(w_twice, Workload__Workload, m->n_addresses = 2)
+SPOIL(w_most, Workload__Workload, m->n_addresses = XDS_ADDRESSES_MAX)
+SPOIL(w_more, Workload__Workload, m->n_addresses = XDS_ADDRESSES_MAX + 1)
 SPOIL(w_waypoint, Workload__Workload, m->waypoint = &no_gateway)
 SPOIL(w_gateway, Workload__Workload, m->network_gateway = &far_gateway)
 SPOIL(w_tunnel, Workload__Workload, m->application_tunnel = &odd_tunnel)
@@ -149,6 +155,9 @@ SPOIL(w_no_host, Workload__Workload, (member.key = "a/", m->services = members, 
 SPOIL(w_port, Workload__Workload,
       (member.key = "a/b", member.value = &high_ports, m->services = members, m->n_services = 1))
 SPOIL(w_no_ports, Workload__Workload, (member.key = "a/b", m->services = members, m->n_services = 1))
+SPOIL(w_all_services, Workload__Workload, (member.key = "a/b", m->services = members, m->n_services = XDS_SERVICES_MAX))
+SPOIL(w_more_services, Workload__Workload,
+      (member.key = "a/b", m->services = members, m->n_services = XDS_SERVICES_MAX + 1))
 
 static const struct {
 	const char *name;
@@ -167,6 +176,8 @@ static const struct {
 	{"an address of 5 bytes", w_bytes5, "addresses: an address of 5 bytes, 4 or 16 are due"},
 	{"an address of 17 bytes", w_bytes17, "addresses: an address of 17 bytes, 4 or 16 are due"},
 	{"the same address twice", w_twice, NULL},
+	{"as many addresses as may be", w_most, NULL},
+	{"one address more", w_more, "1025 addresses, 1024 at most"},
 	{"a waypoint that is nowhere", w_waypoint, "waypoint: neither an address nor a host name"},
 	{"a gateway's address", w_gateway, "network gateway: an address of 3 bytes, 4 or 16 are due"},
 	{"an application tunnel of the future", w_tunnel, "unknown application tunnel 2"},
@@ -176,6 +187,8 @@ static const struct {
 	{"a service without a host", w_no_host, "\"a/\" is not NAMESPACE/HOSTNAME"},
 	{"a port", w_port, "target port: 70000 is not a port"},
 	{"a service without ports", w_no_ports, NULL},
+	{"as many services as may be", w_all_services, NULL},
+	{"one service more", w_more_services, "1025 services, 1024 at most"},
 };
 
 static void test_workloads(void **state)
@@ -187,7 +200,6 @@ static void test_workloads(void **state)
 		int e;
 
 		prepare();
-		addresses[0] = (ProtobufCBinaryData){4, (uint8_t *)"\12\0\0\1"};
 		m.uid = "c//Pod/ns/pod";
 		m.name = "pod";
 		m.addresses = addresses;
@@ -212,7 +224,7 @@ static void test_workloads(void **state)
 
 /* --- services ------------------------------------------------------------------------------------------- */
 
-static Istio__Workload__NetworkAddress vip = ISTIO__WORKLOAD__NETWORK_ADDRESS__INIT, *vips[] = {&vip};
+static Istio__Workload__NetworkAddress vip = ISTIO__WORKLOAD__NETWORK_ADDRESS__INIT, *vips[XDS_ADDRESSES_MAX + 1];
 static Istio__Workload__WeightedWaypoint nowhere = ISTIO__WORKLOAD__WEIGHTED_WAYPOINT__INIT, *nowheres[] = {&nowhere};
 static Istio__Workload__LoadBalancing lb;
 static Istio__Workload__LoadBalancing__Scope scopes[LB_SCOPES_MAX + 1];
@@ -226,6 +238,8 @@ static void length(unsigned n)
 SPOIL(s_good, Workload__Service, (void)m)
 SPOIL(s_no_host, Workload__Service, m->hostname = "")
 SPOIL(s_bytes, Workload__Service, vip.address = BYTES(6))
+SPOIL(s_most, Workload__Service, m->n_addresses = XDS_ADDRESSES_MAX)
+SPOIL(s_more, Workload__Service, m->n_addresses = XDS_ADDRESSES_MAX + 1)
 SPOIL(s_full, Workload__Service, length(32))
 SPOIL(s_prefix, Workload__Service, length(33))
 SPOIL(s_prefix6, Workload__Service, (vip.address = BYTES(16), length(129)))
@@ -248,6 +262,8 @@ static const struct {
 	{"as it should be", s_good, NULL},
 	{"no hostname", s_no_host, "no hostname"},
 	{"a VIP of 6 bytes", s_bytes, "addresses: an address of 6 bytes, 4 or 16 are due"},
+	{"as many VIPs as may be", s_most, NULL},
+	{"one VIP more", s_more, "1025 addresses, 1024 at most"},
 	{"a VIP with its whole length", s_full, NULL},
 	{"a prefix that is too long", s_prefix, "addresses: a prefix of 33 bits, 32 at most"},
 	{"a prefix that is too long, IPv6", s_prefix6, "addresses: a prefix of 129 bits, 128 at most"},
@@ -274,6 +290,8 @@ static void test_services(void **state)
 		prepare();
 		vip = (Istio__Workload__NetworkAddress)ISTIO__WORKLOAD__NETWORK_ADDRESS__INIT;
 		vip.address = BYTES(4);
+		for (size_t k = 0; k < COUNT(vips); k++)
+			vips[k] = &vip;
 		lb = (Istio__Workload__LoadBalancing)ISTIO__WORKLOAD__LOAD_BALANCING__INIT;
 		lb.routing_preference = scopes;
 		m.hostname = "s.ns";

@@ -7,6 +7,9 @@
 #include "state/arena.h"
 #include "state/store.h"
 
+/* Of one workload or service: with more it is refused. Each is compared with the others, here or in the store. */
+enum { XDS_ADDRESSES_MAX = 1024, XDS_SERVICES_MAX = 1024 };
+
 enum { XDS_REASON_MAX = 192 };
 
 /* One object under construction. The first error counts: then every function does nothing. */

@@ -9,6 +9,8 @@
 
 static void vips(struct xds_part *p, const Istio__Workload__Service *m, struct service *s)
 {
+	if (m->n_addresses > XDS_ADDRESSES_MAX)
+		xds_fail(p, "%zu addresses, %d at most", m->n_addresses, XDS_ADDRESSES_MAX);
 	s->vips = xds_array(p, m->n_addresses, sizeof *s->vips, &s->n_vips);
 	for (unsigned i = 0; i < s->n_vips; i++) {
 		const Istio__Workload__NetworkAddress *from = m->addresses[i];

@@ -90,6 +90,8 @@ static void ips(struct xds_part *p, const Istio__Workload__Workload *m, struct w
 {
 	unsigned room, n = 0;
 
+	if (m->n_addresses > XDS_ADDRESSES_MAX)
+		xds_fail(p, "%zu addresses, %d at most", m->n_addresses, XDS_ADDRESSES_MAX);
 	w->ips = xds_array(p, m->n_addresses, sizeof *w->ips, &room);
 	for (unsigned i = 0; i < room; i++) {
 		struct addr a = xds_addr(p, "addresses", &m->addresses[i]);
@@ -105,6 +107,8 @@ static void ips(struct xds_part *p, const Istio__Workload__Workload *m, struct w
 
 static void services(struct xds_part *p, const Istio__Workload__Workload *m, struct workload *w)
 {
+	if (m->n_services > XDS_SERVICES_MAX)
+		xds_fail(p, "%zu services, %d at most", m->n_services, XDS_SERVICES_MAX);
 	w->services = xds_array(p, m->n_services, sizeof *w->services, &w->n_services);
 	for (unsigned i = 0; i < w->n_services; i++) {
 		const Istio__Workload__Membership *from = m->services[i];
