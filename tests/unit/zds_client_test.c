@@ -439,22 +439,35 @@ static void drain_now(struct loop *l, struct msg *m)
 	zds_drain(rig.client);
 }
 
-/* A pod, with sockets or without, and the snapshot; then the client drains. The hello of its next connection, or 0. */
-static size_t drained_hello(bool ours, uint8_t hello[16])
+/* A connection on which a pod comes, with sockets or without, and the snapshot. */
+static int fed(bool ours)
 {
-	static struct drain_order order;
 	const struct step add = {ADD, "u1", ours ? 2 : 1, ours ? 1 : 0}, snapshot = {SNAPSHOT};
 	const struct step *const steps[] = {&add, &snapshot};
-	struct pollfd p = {.fd = rig.listener, .events = POLLIN};
 	uint8_t buf[1024];
 	unsigned n_fds;
-	int fd = accept(rig.listener, NULL, NULL), next;
-	ssize_t n = receive(fd, buf, sizeof buf, &n_fds);
+	int fd = accept(rig.listener, NULL, NULL);
 
+	receive(fd, buf, sizeof buf, &n_fds);
 	for (unsigned i = 0; i < 2; i++) {
 		send_with_fds(fd, buf, message(steps[i], buf), steps[i]->fds);
 		receive(fd, buf, sizeof buf, &n_fds);
 	}
+	return fd;
+}
+
+/* The client drains. The hello of its next connection, or 0. */
+static size_t drained_hello(bool ours_before, bool ours, uint8_t hello[16])
+{
+	static struct drain_order order;
+	struct pollfd p = {.fd = rig.listener, .events = POLLIN};
+	uint8_t buf[1024];
+	unsigned n_fds;
+	int fd, next;
+	ssize_t n;
+
+	close(fed(ours_before));
+	fd = fed(ours);
 	loop_post(rig.loop, &order.msg, drain_now);
 	n = receive(fd, buf, sizeof buf, &n_fds);
 	if (n != 0)
@@ -469,7 +482,7 @@ static size_t drained_hello(bool ours, uint8_t hello[16])
 }
 
 struct drained {
-	bool ours;
+	bool ours_before, ours;
 	uint8_t hello[16];
 	size_t len;
 };
@@ -478,7 +491,7 @@ static void *serve_drain(void *arg)
 {
 	struct drained *d = arg;
 
-	d->len = drained_hello(d->ours, d->hello);
+	d->len = drained_hello(d->ours_before, d->ours, d->hello);
 	loop_stop(rig.loop);
 	return NULL;
 }
@@ -492,11 +505,13 @@ static void test_drain(void **state)
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(at.sun_path, sizeof at.sun_path, "%s/zds.sock", dir);
-	for (unsigned ours = 0; ours < 2; ours++) {
-		struct drained d = {.ours = ours};
+	for (unsigned row = 0; row < 4; row++) {
+		bool ours = row & 1;
+		struct drained d = {.ours_before = row & 2, .ours = ours};
 		pthread_t server;
 
-		print_message("row: %s\n", ours ? "a keeper is told" : "another server is left");
+		print_message("row: %s, after %s\n", ours ? "a keeper is told" : "another server is left",
+			      d.ours_before ? "a keeper" : "another");
 		memset(&rig, 0, sizeof rig);
 		rig.nul = open("/dev/null", O_RDONLY);
 		rig.loop = loop_new();

@@ -104,6 +104,7 @@ static void connect_now(struct timer *t)
 		err = io_want(z->loop, &z->io, EPOLLIN);
 	}
 	if (!err) {
+		z->ours &= z->draining; /* who listens there now has to show it */
 		log_info(target, "connected to %s", z->path);
 		return;
 	}
