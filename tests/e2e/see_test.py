@@ -193,6 +193,15 @@ def profile(bed):
     check(any(x.endswith("/culvert-tunnel") for x in strings), "the program's file")
 
 
+@T.row("profile-at-other-frequencies", See)
+def profile_frequencies(bed):
+    for asked, period in ((1, [10**9]), (1000, range(10**6, 10**7 + 1))):
+        status, body = bed.agent.http(15000, f"/debug/pprof/profile?seconds=1&frequency={asked}", timeout=20)
+        equal(status, 200, "status")
+        got = [v for k, v in fields(gzip.decompress(body)) if k == 12]
+        check(len(got) == 1 and got[0] in period, f"the period: {got}")
+
+
 @T.row("profile-one-at-a-time", See)
 def profile_busy(bed):
     both = [traffic.Task(bed.agent.http, 15000, "/debug/pprof/profile?seconds=2", "GET", (), 20) for _ in range(2)]

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "admin/admin.h"
+#include "admin/profile.h"
 #include "admin/ready.h"
 #include "admin/stats.h"
 #include "base/log.h"
@@ -59,9 +60,11 @@ static const struct {
 	{"index names the profile", "GET", "/", NULL, 200, "<a href=\"debug/pprof/profile\">"},
 	{"unknown page", "GET", "/other", NULL, 404, "no such page"},
 	{"page with something behind", "GET", "/logging/x", NULL, 404, "no such page"},
-	{"a profile of no time", "GET", "/debug/pprof/profile", "seconds=0", 400, "1 to 25"},
-	{"a profile of too long a time", "GET", "/debug/pprof/profile", "seconds=26", 400, "1 to 25"},
-	{"a profile of no number of seconds", "GET", "/debug/pprof/profile", "seconds=x", 400, "1 to 25"},
+	{"a profile of no time", "GET", "/debug/pprof/profile", "seconds=0", 400, "1 to 300"},
+	{"a profile of too long a time", "GET", "/debug/pprof/profile", "seconds=301", 400, "1 to 300"},
+	{"a profile of no number of seconds", "GET", "/debug/pprof/profile", "seconds=x", 400, "1 to 300"},
+	{"a profile of no samples", "GET", "/debug/pprof/profile", "frequency=0", 400, "1 to 1000"},
+	{"a profile of too many samples", "GET", "/debug/pprof/profile", "frequency=1001", 400, "1 to 1000"},
 	{"no heap profile", "GET", "/debug/pprof/heap", NULL, 404, "heaptrack(1)"},
 	{"quit wants POST", "GET", "/quitquitquit", NULL, 405, "POST"},
 	{"logging wants POST", "GET", "/logging", "level=debug", 405, "usage: POST /logging"},
@@ -78,6 +81,33 @@ static void test_pages(void **state)
 		check(pages[i].name, &out, pages[i].status, pages[i].want);
 	}
 	assert_int_equal(quits, 0);
+}
+
+/* No kernel has fewer ticks than 100 in a second, few have 1000. */
+static const struct {
+	const char *name, *query;
+	unsigned seconds, hz_min, hz_max;
+	const char *cut;
+} profiles[] = {
+	{"as it is", "", 10, 100, 100, ""},
+	{"shorter, and less often", "seconds=1&frequency=1", 1, 1, 1, ""},
+	{"as pprof asks", "seconds=30", 25, 100, 100, "25 s at 100 Hz, the most there is here, where 30 s at 100 Hz"},
+	{"as often as may be", "frequency=1000&seconds=25", 25, 100, 1000, NULL},
+};
+
+static void test_profiles(void **state)
+{
+	for (size_t i = 0; i < COUNT(profiles); i++) {
+		struct profile_request r;
+
+		if (!profile_read(&(struct http_request){.query = profiles[i].query}, &r))
+			fail_msg("%s: not understood", profiles[i].name);
+		if (r.seconds != profiles[i].seconds || r.hz < profiles[i].hz_min || r.hz > profiles[i].hz_max)
+			fail_msg("%s: %u s at %u Hz", profiles[i].name, r.seconds, r.hz);
+		if (profiles[i].cut &&
+		    (strncmp(r.cut, profiles[i].cut, strlen(profiles[i].cut)) != 0 || !*r.cut != !*profiles[i].cut))
+			fail_msg("%s: %s", profiles[i].name, r.cut);
+	}
 }
 
 static void test_index_type(void **state)
@@ -319,15 +349,11 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pages),
-		cmocka_unit_test(test_index_type),
-		cmocka_unit_test(test_quit),
-		cmocka_unit_test(test_logging),
-		cmocka_unit_test(test_logging_is_bounded),
-		cmocka_unit_test(test_ready),
-		cmocka_unit_test(test_scrapes),
-		cmocka_unit_test(test_stats_paths),
-		cmocka_unit_test(test_process),
+		cmocka_unit_test(test_pages),	    cmocka_unit_test(test_profiles),
+		cmocka_unit_test(test_index_type),  cmocka_unit_test(test_quit),
+		cmocka_unit_test(test_logging),	    cmocka_unit_test(test_logging_is_bounded),
+		cmocka_unit_test(test_ready),	    cmocka_unit_test(test_scrapes),
+		cmocka_unit_test(test_stats_paths), cmocka_unit_test(test_process),
 	};
 
 	return cmocka_run_group_tests_name("admin", tests, setup, teardown);

@@ -116,7 +116,7 @@ static const struct page pages[] = {
 	{"/trace", "what a connection would get, and why (?src=POD&dst=ADDRESS-OR-NAME&port=NUMBER), as JSON",
 	 trace_serve},
 	{"/failures", "the last connections that failed, with reasons, as JSON", failures_serve},
-	{"/debug/pprof/profile", "where CPU time goes, for pprof (?seconds=10)", profile_serve},
+	{"/debug/pprof/profile", "where CPU time goes, for pprof (?seconds=10&frequency=100)", profile_serve},
 	{"/debug/pprof/heap", NULL, no_heap_profile},
 	{"/debug/pprof/heap/profiling", NULL, no_heap_profile},
 };

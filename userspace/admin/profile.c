@@ -9,6 +9,7 @@
 #include <execinfo.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -83,12 +84,13 @@ static int64_t clock_ns(clockid_t clock)
 
 static int timer(unsigned hz)
 {
-	struct timeval every = {0, hz ? 1000000 / (int)hz : 0};
+	int us = hz ? 1000000 / (int)hz : 0;
+	struct timeval every = {us / 1000000, us % 1000000};
 
 	return setitimer(ITIMER_PROF, &(struct itimerval){every, every}, NULL) < 0 ? -errno : 0;
 }
 
-static int sample_for(struct profile *p, unsigned seconds)
+static int sample(struct profile *p)
 {
 	struct sigaction act = {.sa_sigaction = on_prof, .sa_flags = SA_SIGINFO | SA_RESTART};
 	void *first[4];
@@ -104,9 +106,9 @@ static int sample_for(struct profile *p, unsigned seconds)
 	p->began_ns = clock_ns(CLOCK_REALTIME);
 	p->took_ns = -clock_ns(CLOCK_MONOTONIC);
 	sigemptyset(&act.sa_mask);
-	e = sigaction(SIGPROF, &act, NULL) < 0 ? -errno : timer(PROFILE_HZ);
+	e = sigaction(SIGPROF, &act, NULL) < 0 ? -errno : timer(p->asked.hz);
 	if (!e)
-		nanosleep(&(struct timespec){seconds, 0}, NULL);
+		nanosleep(&(struct timespec){p->asked.seconds, 0}, NULL);
 	timer(0);
 	p->took_ns += clock_ns(CLOCK_MONOTONIC);
 	__atomic_store_n(&now.sample, NULL, __ATOMIC_SEQ_CST);
@@ -120,16 +122,16 @@ static int sample_for(struct profile *p, unsigned seconds)
 
 struct job {
 	struct http_ticket *ticket;
-	unsigned seconds;
+	struct profile_request asked;
 };
 
 static void *run(void *arg)
 {
 	struct job *j = arg;
 	struct http_response out = {.status = 200, .content_type = "application/octet-stream"};
-	struct profile p = {0};
+	struct profile p = {.asked = j->asked};
 
-	if (sample_for(&p, j->seconds) < 0 || profile_write(&p, &out.body, &out.body_len) < 0) {
+	if (sample(&p) < 0 || profile_write(&p, &out.body, &out.body_len) < 0) {
 		out.content_type = "text/plain; charset=utf-8";
 		http_text(&out, 500, "out of memory\n");
 	}
@@ -160,27 +162,53 @@ static int start(struct job *j)
 
 /* --- the page ------------------------------------------------------------------------------------------- */
 
-static bool read_seconds(const struct http_request *rq, unsigned *out)
+/* 1 to `max`; `out` stays where there is none. */
+static bool read_number(const struct http_request *rq, const char *name, unsigned max, unsigned *out)
 {
 	char text[8];
 	uint16_t n;
 
-	*out = PROFILE_SECONDS;
-	if (!http_query(rq, "seconds", text, sizeof text))
+	if (!http_query(rq, name, text, sizeof text))
 		return true;
-	if (port_parse(&n, text) < 0 || !n || n > PROFILE_SECONDS_MAX)
+	if (port_parse(&n, text) < 0 || !n || n > max)
 		return false;
 	*out = n;
 	return true;
 }
 
+/* ITIMER_PROF is looked at with each tick of the kernel, which is what coarse clocks count in. */
+static unsigned ticks_hz(void)
+{
+	struct timespec tick = {0, 1000000000 / PROFILE_HZ};
+
+	clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+	return (unsigned)(1000000000 / tick.tv_nsec);
+}
+
+bool profile_read(const struct http_request *rq, struct profile_request *out)
+{
+	unsigned seconds = PROFILE_SECONDS, hz = PROFILE_HZ, most = ticks_hz();
+
+	if (!read_number(rq, "seconds", PROFILE_SECONDS_ASKED_MAX, &seconds) ||
+	    !read_number(rq, "frequency", PROFILE_HZ_MAX, &hz))
+		return false;
+	*out = (struct profile_request){seconds < PROFILE_SECONDS_MAX ? seconds : PROFILE_SECONDS_MAX,
+					hz < most ? hz : most};
+	if (out->seconds != seconds || out->hz != hz)
+		snprintf(out->cut, sizeof out->cut,
+			 "%u s at %u Hz, the most there is here, where %u s at %u Hz were asked for", out->seconds,
+			 out->hz, seconds, hz);
+	return true;
+}
+
 void profile_serve(struct admin *a, const struct http_request *rq, struct http_response *out)
 {
-	unsigned seconds;
+	struct profile_request asked;
 	struct job *j;
 
-	if (!read_seconds(rq, &seconds)) {
-		http_text(out, 400, "seconds: must be 1 to %d\n", PROFILE_SECONDS_MAX);
+	if (!profile_read(rq, &asked)) {
+		http_text(out, 400, "seconds: must be 1 to %d; frequency: 1 to %d\n", PROFILE_SECONDS_ASKED_MAX,
+			  PROFILE_HZ_MAX);
 		return;
 	}
 	if (__atomic_exchange_n(&now.busy, true, __ATOMIC_ACQ_REL)) {
@@ -189,7 +217,7 @@ void profile_serve(struct admin *a, const struct http_request *rq, struct http_r
 	}
 	j = malloc(sizeof *j);
 	if (j)
-		*j = (struct job){http_ticket_take(rq), seconds};
+		*j = (struct job){http_ticket_take(rq), asked};
 	if (j && j->ticket && start(j) == 0)
 		return;
 	http_text(out, 500, "cannot start a thread\n");

@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GET /debug/pprof/profile?seconds=N: where this process spends its CPU time, as pprof reads it (gzip of proto/profile.proto).
- * A timer of CPU time interrupts whichever thread is running; its call stack is noted in memory of fixed size. Nothing runs
- * when nobody asks. */
+/* GET /debug/pprof/profile?seconds=N&frequency=HZ: where this process spends its CPU time, as pprof reads it (gzip of
+ * proto/profile.proto). A timer of CPU time interrupts whichever thread is running; its call stack is noted in memory of
+ * fixed size. Nothing runs when nobody asks. */
 #pragma once
 #include "admin/admin.h"
 
 enum {
 	PROFILE_HZ = 100, /* of CPU time, by whichever thread */
+	PROFILE_HZ_MAX = 1000,
 	PROFILE_SECONDS = 10,
-	PROFILE_SECONDS_MAX = 25,    /* the answer has to be there within HTTP_ANSWER_MS */
+	PROFILE_SECONDS_MAX = 25, /* the answer has to be there within HTTP_ANSWER_MS */
+	PROFILE_SECONDS_ASKED_MAX = 300,
 	PROFILE_SAMPLES_MAX = 16384, /* more are counted only */
 	PROFILE_DEPTH_MAX = 48,
 };
 
 void profile_serve(struct admin *a, const struct http_request *rq, struct http_response *out);
+
+struct profile_request {
+	unsigned seconds, hz;
+	char cut[128]; /* why it is less than what was asked for, or "" */
+};
+/* What is asked for, in the bounds of what can be done: pprof asks for 30 seconds unasked. False: no such numbers. */
+bool profile_read(const struct http_request *rq, struct profile_request *out);
 
 struct profile_sample {
 	unsigned depth;		     /* 0: it is not complete */
@@ -21,6 +30,7 @@ struct profile_sample {
 };
 
 struct profile {
+	struct profile_request asked;
 	struct profile_sample *sample; /* sorted in place by profile_write() */
 	unsigned n;
 	unsigned lost; /* for want of room */

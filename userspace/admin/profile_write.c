@@ -194,7 +194,7 @@ static void add_samples(struct writer *w, const struct profile *p)
 			continue;
 		if (n && by_stack(s, &p->sample[i - 1]) == 0) {
 			w->values[n - 1][0]++;
-			w->values[n - 1][1] += NS / PROFILE_HZ;
+			w->values[n - 1][1] += NS / p->asked.hz;
 			continue;
 		}
 		perftools__profiles__sample__init(m);
@@ -203,7 +203,7 @@ static void add_samples(struct writer *w, const struct profile *p)
 		for (unsigned k = 0; k < s->depth; k++)
 			*id++ = location_of(w, place(s, k));
 		w->values[n][0] = 1;
-		w->values[n][1] = NS / PROFILE_HZ;
+		w->values[n][1] = NS / p->asked.hz;
 		m->value = w->values[n];
 		m->n_value = 2;
 		w->samples[n++] = m;
@@ -235,7 +235,7 @@ static void fill(struct writer *w, struct profile *p)
 	add_samples(w, p);
 	w->message.time_nanos = p->began_ns;
 	w->message.duration_nanos = p->took_ns;
-	w->message.period = NS / PROFILE_HZ;
+	w->message.period = NS / p->asked.hz;
 }
 
 static int pack(struct writer *w, char **out, size_t *len)
@@ -280,8 +280,8 @@ int profile_write(struct profile *p, char **out, size_t *len)
 {
 	struct writer *w = calloc(1, sizeof *w);
 	Perftools__Profiles__ValueType count, cpu, *types[] = {&count, &cpu};
+	int64_t comment[2];
 	char lost[64];
-	int64_t comment;
 	int e;
 
 	if (!w)
@@ -297,10 +297,12 @@ int profile_write(struct profile *p, char **out, size_t *len)
 	w->message.sample_type = types;
 	w->message.n_sample_type = 2;
 	w->message.period_type = &cpu;
+	w->message.comment = comment;
+	if (*p->asked.cut)
+		comment[w->message.n_comment++] = string_add(w, p->asked.cut);
 	snprintf(lost, sizeof lost, "%u samples did not fit", p->lost);
-	comment = string_add(w, lost);
-	w->message.comment = &comment;
-	w->message.n_comment = p->lost ? 1 : 0;
+	if (p->lost)
+		comment[w->message.n_comment++] = string_add(w, lost);
 	fill(w, p);
 	e = w->failed ? -ENOMEM : pack(w, out, len);
 	writer_free(w);
