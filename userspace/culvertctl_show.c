@@ -109,7 +109,8 @@ static void show_istiod(json_t *x)
 	if (*text_of(x, "lastError"))
 		printf("istiod         last error: %s\n", text_of(x, "lastError"));
 	if (*text_of(x, "refused"))
-		printf("istiod         last refusal: %s\n", text_of(x, "refused"));
+		printf("istiod         refused: %s%s\n", text_of(x, "refused"),
+		       number_of(x, "closed") ? "; a policy in it denies everything, or allows nothing" : "");
 }
 
 void show_status(json_t *k, bool verbose)

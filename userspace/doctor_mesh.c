@@ -74,6 +74,11 @@ void check_certificates(struct doctor *d)
 
 /* --- istiod --------------------------------------------------------------------------------------------- */
 
+static const char correct_object[] =
+	"correct what the line names; until then its last good version is in force, if there was one";
+static const char correct_policy[] =
+	"correct what the line names; until then a policy in it denies everything, or allows nothing";
+
 void check_istiod(struct doctor *d)
 {
 	json_t *x = json_object_get(d->dump, "xds");
@@ -94,8 +99,7 @@ void check_istiod(struct doctor *d)
 		finding(d, FINDING_WARNING, "wait a moment, then ask again; istiod's log says what it waits for",
 			"istiod (%s) has not told all of the mesh yet: pods have to wait", address);
 	if (*text_of(x, "refused"))
-		finding(d, FINDING_WARNING,
-			"correct the object that the line names; until then its last good version is in force",
+		finding(d, FINDING_WARNING, number_of(x, "closed") ? correct_policy : correct_object,
 			"istiod sent what could not be taken: %s", text_of(x, "refused"));
 }
 

@@ -57,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct store *s;
 	size_t heard = 0;
-	const struct xds_listener listener = {hear, &heard};
+	const struct xds_listener listener = {.named = hear, .arg = &heard};
 	struct xds_result r;
 
 	if (!size)

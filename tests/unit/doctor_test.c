@@ -420,6 +420,32 @@ static void test_removed_steering(void **state)
 	}
 }
 
+static const struct {
+	const char *name, *dump, *advice;
+} refusals[] = {
+	{"a workload", XDS("'connected': true, 'complete': true, 'refused': 'bad port', 'closed': 0"),
+	 "until then its last good version is in force, if there was one"},
+	{"a policy", XDS("'connected': true, 'complete': true, 'refused': 'bad rule', 'closed': 1"),
+	 "until then a policy in it denies everything, or allows nothing"},
+};
+
+/* What is in force meanwhile. */
+static void test_refusals(void **state)
+{
+	static const struct doctor_check rows[] = {{"it", "all is well", NEEDS_NODE, check_istiod}};
+
+	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+		struct doctor d = healthy();
+
+		d.dump = read_json(refusals[i].name, refusals[i].dump);
+		doctor_run(&d, rows, 1);
+		if (!strstr(d.found.at[0].advice, refusals[i].advice))
+			fail_msg("%s: said: %s", refusals[i].name, d.found.at[0].advice);
+		free(d.found.at);
+		json_decref(d.dump);
+	}
+}
+
 static void test_keeper_died(void **state)
 {
 	struct doctor d = healthy();
@@ -620,6 +646,7 @@ int main(void)
 		cmocka_unit_test(test_keeper_died), cmocka_unit_test(test_chains),
 		cmocka_unit_test(test_no_folder),   cmocka_unit_test(test_order),
 		cmocka_unit_test(test_limit),	    cmocka_unit_test(test_removed_steering),
+		cmocka_unit_test(test_refusals),
 	};
 
 	return cmocka_run_group_tests_name("doctor", tests, NULL, NULL);

@@ -499,7 +499,7 @@ static void test_names(void **state)
 	struct rig_response *m = rig_response(ADDRESS, "n");
 	Envoy__Service__Discovery__V3__Resource more = ENVOY__SERVICE__DISCOVERY__V3__RESOURCE__INIT;
 	char *aliases[] = {"net/10.0.0.3", "net/fd00::3"};
-	const struct xds_listener l = {hear, s};
+	const struct xds_listener l = {.named = hear, .arg = s};
 	struct xds_result r;
 	size_t len;
 	uint8_t *p;

@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "base/metrics.h"
-#include "control/xds.h"
+#include "control/xds_internal.h"
 #include "fake/istiod_server.h"
 #include "xds_rig.h"
 
@@ -351,6 +351,101 @@ static void test_refused(void **state)
 		free(bytes);
 		rig_stop(&r);
 	}
+}
+
+/* What is refused is told until it is corrected, or gone; what is good beside it changes nothing. */
+static bool refusals_are(struct rig *r)
+{
+	struct xds_status s;
+
+	xds_status(r->xds, &s);
+	return !strcmp(s.refused, r->text) && s.closed == r->want;
+}
+
+static void want_refusals(struct rig *r, const char *text, unsigned closed)
+{
+	r->text = text;
+	r->want = closed;
+	UNTIL(r, refusals_are, text);
+}
+
+#define BAD "it cannot be decoded"
+
+static void test_refusals_end(void **state)
+{
+	struct rig r;
+
+	rig_start(&r, false, &(struct xds_options){0});
+	load(&r, mesh);
+	UNTIL(&r, is_warm, "warm");
+	istiod_raw(r.istiod, xds_type_urls[XDS_ADDRESS], "x", "\377", 1);
+	want_refusals(&r, "x: " BAD, 0);
+	istiod_raw(r.istiod, xds_type_urls[XDS_AUTHORIZATION], "ns/p", "\377", 1);
+	want_refusals(&r, "x: " BAD "; ns/p: " BAD, 1);
+	istiod_raw(r.istiod, xds_type_urls[XDS_ADDRESS], "c", "\377", 1);
+	want_refusals(&r, "x: " BAD "; ns/p: " BAD "; c: " BAD, 1);
+	load(&r, more); /* c, as it should be */
+	want_refusals(&r, "x: " BAD "; ns/p: " BAD, 1);
+	istiod_removed(r.istiod, xds_type_urls[XDS_AUTHORIZATION], "x"); /* of another type */
+	istiod_removed(r.istiod, xds_type_urls[XDS_AUTHORIZATION], "ns/p");
+	want_refusals(&r, "x: " BAD, 0);
+	istiod_removed(r.istiod, xds_type_urls[XDS_ADDRESS], "x");
+	want_refusals(&r, "", 0);
+	rig_stop(&r);
+}
+
+/* A policy that is closed stays so while istiod is away; what was left out comes again, or is gone. */
+static void test_refusals_after_reconnect(void **state)
+{
+	struct rig r;
+
+	rig_start(&r, false, &(struct xds_options){0});
+	load(&r, mesh);
+	UNTIL(&r, is_warm, "warm");
+	istiod_raw(r.istiod, xds_type_urls[XDS_ADDRESS], "x", "\377", 1);
+	istiod_raw(r.istiod, xds_type_urls[XDS_AUTHORIZATION], "ns/p", "\377", 1);
+	want_refusals(&r, "x: " BAD "; ns/p: " BAD, 1);
+	set_mute(&r, true);
+	istiod_cut(r.istiod);
+	r.want = 2;
+	UNTIL(&r, streams, "a second stream");
+	want_refusals(&r, "x: " BAD "; ns/p: " BAD, 1);
+	istiod_raw(r.istiod, xds_type_urls[XDS_ADDRESS], "y", "\377", 1);
+	want_refusals(&r, "ns/p: " BAD "; y: " BAD, 1);
+	set_mute(&r, false);
+	istiod_cut(r.istiod);
+	want_refusals(&r, "", 0); /* the policy comes as it should be */
+	rig_stop(&r);
+}
+
+/* However many are refused, some are shown, and memory has a bound. */
+static void test_refusals_are_bounded(void **state)
+{
+	struct xds_refused all;
+	char text[XDS_WHY_MAX], name[16];
+
+	xds_refused_init(&all);
+	for (unsigned i = 0; i < XDS_REFUSED_MAX + 8; i++) {
+		snprintf(name, sizeof name, "n%u", i);
+		xds_refused_judged(&all, XDS_AUTHORIZATION, name, "0123456789012345678901234567890123456789", i % 2);
+	}
+	assert_int_equal(all.n, XDS_REFUSED_MAX);
+	assert_int_equal(xds_refused_say(&all, text), XDS_REFUSED_MAX / 2);
+	assert_non_null(strstr(text, "; and 21 more"));
+	for (unsigned i = 0; i < XDS_REFUSED_MAX + 8; i++) {
+		snprintf(name, sizeof name, "n%u", i);
+		assert_int_equal(all.n, i < 8 ? XDS_REFUSED_MAX : XDS_REFUSED_MAX + 8 - i);
+		xds_refused_judged(&all, XDS_ADDRESS, name, NULL, false);
+		xds_refused_judged(&all, XDS_AUTHORIZATION, name, NULL, false);
+	}
+	assert_int_equal(xds_refused_say(&all, text), 0);
+	assert_string_equal(text, "");
+	for (unsigned i = 0; i < 4; i++)
+		xds_refused_judged(&all, i % 2, i < 2 ? "a" : "b", "line", i < 2);
+	xds_refused_restart(&all, 1u << XDS_ADDRESS);
+	assert_int_equal(all.n, 1); /* the closed one of the other type */
+	xds_refused_clear(&all);
+	assert_int_equal(all.n, 0);
 }
 
 /* A first response of which something was left out is not the whole mesh, however often such come; as with ztunnel, a later one
@@ -1080,23 +1175,29 @@ static bool all_done(struct rig *r)
 	return many_done >= r->want;
 }
 
-static void test_demand_many(void **state)
+static void ask_many(struct rig *r, unsigned n)
 {
-	struct rig r;
-	struct demand *d;
+	struct demand *d = xds_demand(r->xds);
 
-	demand_start(&r, 200);
-	d = xds_demand(r.xds);
-	set_mute(&r, true);
-	r.want = XDS_DEMANDS_MAX + 1000;
-	for (unsigned i = 0; i < r.want; i++) {
+	many_done = many_answered = 0;
+	for (unsigned i = 0; i < n; i++) {
 		struct demand_request *q = calloc(1, sizeof *q);
 
-		q->loop = r.loop;
+		q->loop = r->loop;
 		q->done = one_of_many;
 		snprintf(q->name, sizeof q->name, "/10.%u.%u.%u", i >> 16 & 255, i >> 8 & 255, i & 255);
 		d->ask(d, q);
 	}
+}
+
+static void test_demand_many(void **state)
+{
+	struct rig r;
+
+	demand_start(&r, 200);
+	set_mute(&r, true);
+	r.want = XDS_DEMANDS_MAX + 1000;
+	ask_many(&r, r.want);
 	UNTIL(&r, all_done, "all of them");
 	assert_int_equal(many_answered, 0);
 	rig_stop(&r);
@@ -1156,6 +1257,9 @@ int main(void)
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_refusals_end),
+		cmocka_unit_test(test_refusals_after_reconnect),
+		cmocka_unit_test(test_refusals_are_bounded),
 		cmocka_unit_test(test_not_warm),
 		cmocka_unit_test(test_nonces),
 		cmocka_unit_test(test_claims),

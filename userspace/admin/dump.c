@@ -59,6 +59,8 @@ static void xds(struct json *j, const struct admin *a)
 	xds_status(a->xds, &s);
 	json_open(j, '{');
 	json_key_text(j, "address", s.address);
+	json_key(j, "closed");
+	json_number(j, s.closed);
 	json_key(j, "complete");
 	json_bool(j, s.warm);
 	json_key(j, "connected");

@@ -77,10 +77,10 @@ static void set_connected(struct xds *x, bool connected, const char *why)
 	pthread_mutex_unlock(&x->lock);
 }
 
-static void set_refused(struct xds *x, const char *why)
+static void set_refused(struct xds *x)
 {
 	pthread_mutex_lock(&x->lock);
-	snprintf(x->status.refused, sizeof x->status.refused, "%s", why);
+	x->status.closed = xds_refused_say(&x->refused, x->status.refused);
 	pthread_mutex_unlock(&x->lock);
 }
 
@@ -113,7 +113,6 @@ static void log_refusal(struct xds *x, const struct xds_result *r)
 {
 	uint64_t more;
 
-	set_refused(x, r->why);
 	if (!log_allowed(&x->refusals, loop_now(x->loop), &more))
 		return;
 	log_warn(target, "%s: %u of %u resources left out, %u policies closed: %s", r->type_url, r->rejected,
@@ -136,6 +135,7 @@ void xds_answered(struct xds *x, const struct xds_result *r, uint64_t took_us)
 	metric_add(message_bytes[r->type], (int64_t)r->bytes);
 	if (x->messages == 1)
 		set_connected(x, true, NULL);
+	set_refused(x);
 	if (r->why[0])
 		log_refusal(x, r);
 	log_at(first ? LOG_INFO : LOG_DEBUG, target, "%s: %u resources, %u removed, %zu bytes, applied in %llu us",
@@ -249,6 +249,7 @@ struct xds *xds_new(struct loop *l, struct store *s, const struct xds_options *o
 	x->store = s;
 	x->backoff_ms = XDS_BACKOFF_MIN_MS;
 	x->refusals.per_second = 10;
+	xds_refused_init(&x->refused);
 	pthread_mutex_init(&x->lock, NULL);
 	if (o->on_demand)
 		x->demands = xds_demands_new(x);
@@ -270,6 +271,7 @@ void xds_free(struct xds *x)
 	timer_cancel(&x->trim);
 	xds_stream_close(x);
 	xds_demands_free(x->demands);
+	xds_refused_clear(&x->refused);
 	grpc_channel_free(x->channel);
 	for (unsigned i = 0; i < XDS_HEADERS_MAX; i++) {
 		free((char *)x->headers[i].name);

@@ -24,7 +24,8 @@ enum {
 	XDS_STEADY_MS = 5000,	 /* a stream that lasted so long starts the backoff anew */
 	XDS_DEMANDS_MAX = 65536, /* names asked for, on demand */
 	XDS_DEMAND_MS = 5000,	 /* until one is answered */
-	XDS_NOTHING_MS = 30000,	 /* so long it is believed that there is nothing of a name */
+	XDS_NOTHING_MS = 30000,	 /* so long it is believed that there is nothing of a name, while there is room */
+	XDS_REFUSED_MAX = 32,	 /* resources that are shown as refused; one more, and the oldest is not any more */
 };
 
 struct xds_options {
@@ -56,7 +57,9 @@ struct xds_status {
 	bool connected, warm;
 	time_t since;		   /* it is connected, or it is not; wall clock */
 	char why[XDS_WHY_MAX];	   /* why the last stream ended, or could not be opened; "" */
-	char refused[XDS_WHY_MAX]; /* what was last wrong with istiod's resources, cut; "" */
+	char refused[XDS_WHY_MAX]; /* what of istiod's resources is wrong at present, cut; "" */
+	unsigned closed;	   /* of them policies, which deny everything, or allow nothing; of the others what was
+				    * there before is in force */
 };
 /* Any thread. */
 void xds_status(struct xds *x, struct xds_status *out);

@@ -79,6 +79,12 @@ const char *xds_apply_name(struct xds_apply *a, const uint8_t *bytes, size_t len
 	return name;
 }
 
+void xds_apply_judged(const struct xds_apply *a, const char *name, const char *line, bool closed)
+{
+	if (a->listener && a->listener->judged)
+		a->listener->judged(a->listener->arg, a->out->type, name, line, closed);
+}
+
 /* --- the whole ------------------------------------------------------------------------------------------ */
 
 /* The nth resource: written down while they are applied, for those that are few. */
@@ -137,12 +143,14 @@ static void removals(struct xds_apply *a)
 			store_remove_policy(a->store, name);
 		else
 			store_remove_address(a->store, name);
+		xds_apply_judged(a, name, NULL, false);
 	}
 }
 
 /* After the commit: who is woken finds what came. One that was left out has not come. */
-static void tell(struct xds_apply *a, const struct xds_listener *l)
+static void tell(struct xds_apply *a)
 {
+	const struct xds_listener *l = a->listener;
 	struct xds_fields f = xds_fields(a->msg, a->len), inner;
 
 	for (unsigned nth = 0; xds_field_next(&f);) {
@@ -162,7 +170,7 @@ static void tell(struct xds_apply *a, const struct xds_listener *l)
 int xds_apply(struct store *s, const uint8_t *msg, size_t len, unsigned whole, const struct xds_listener *listener,
 	      struct xds_result *out)
 {
-	struct xds_apply a = {.store = s, .msg = msg, .len = len, .out = out};
+	struct xds_apply a = {.store = s, .msg = msg, .len = len, .out = out, .listener = listener};
 	unsigned part;
 	int e;
 
@@ -180,8 +188,8 @@ int xds_apply(struct store *s, const uint8_t *msg, size_t len, unsigned whole, c
 		store_keep_rest(s);
 	store_commit(s);
 	xds_resource_said(&a);
-	if (listener)
-		tell(&a, listener);
+	if (listener && listener->named)
+		tell(&a);
 	xds_scratch_free(&a.scratch);
 	free(a.left_out);
 	return a.error;

@@ -8,6 +8,7 @@ enum {
 	XDS_NONCE_MAX = 1024,
 	XDS_TYPE_MAX = 256,
 	XDS_NACK_MAX = 4096,	    /* text of an answer that refuses resources; the rest are counted */
+	XDS_LINE_MAX = 480,	    /* of it, what is said of one: its name, cut, and the reason */
 	XDS_RESOURCE_MAX = 4 << 20, /* bytes of one resource */
 	XDS_SCRATCH_MAX = 64 << 20, /* memory of one resource while it is decoded */
 };
@@ -25,9 +26,13 @@ struct xds_result {
 	char why[XDS_NACK_MAX]; /* "name: reason; name: reason", or "" */
 };
 
-/* What on-demand mode wants to know: every name, alias and removed name of the response. */
+/* Who wants to know more; either function may be NULL. */
 struct xds_listener {
+	/* Every name and alias of what was not left out, and every removed name, once all of it is in the store. */
 	void (*named)(void *arg, const char *name, bool removed);
+	/* Each resource by its name: `line` says what is wrong with it, and whether it is a policy that fails closed. NULL:
+	 * nothing is, or it was removed. */
+	void (*judged)(void *arg, enum xds_type type, const char *name, const char *line, bool closed);
 	void *arg;
 };
 

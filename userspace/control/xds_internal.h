@@ -6,6 +6,11 @@
 #include "base/log.h"
 #include "control/xds.h"
 
+struct xds_refused {
+	struct list all; /* the oldest first */
+	unsigned n;
+};
+
 struct xds {
 	struct loop *loop;
 	struct store *store;
@@ -38,6 +43,7 @@ struct xds {
 	struct xds_demands *demands; /* NULL: everything is pushed */
 
 	struct log_limit refusals;
+	struct xds_refused refused;
 	pthread_mutex_t lock; /* of `status` */
 	struct xds_status status;
 };
@@ -59,6 +65,17 @@ void xds_demand_named(struct xds_demands *d, const char *name, bool removed);
 /* A new stream is about to open: what it needs is named by xds_demand_each_pending(). */
 void xds_demand_restart(struct xds_demands *d);
 int xds_demand_each_pending(struct xds_demands *d, int (*each)(void *arg, const char *name), void *arg);
+
+/* xds_refused.c. As xds_listener's `judged` hears it; names are told apart by so many bytes. */
+enum { XDS_REFUSED_NAME_MAX = 512 };
+void xds_refused_init(struct xds_refused *r);
+void xds_refused_clear(struct xds_refused *r);
+void xds_refused_judged(struct xds_refused *r, enum xds_type type, const char *name, const char *line, bool closed);
+/* A new stream has begun: what was left out is not claimed, so that it comes again or is gone. `whole`: types (bits) of
+ * which everything comes. */
+void xds_refused_restart(struct xds_refused *r, unsigned whole);
+/* Returns how many of them are closed. */
+unsigned xds_refused_say(const struct xds_refused *r, char out[XDS_WHY_MAX]);
 
 /* xds_stream.c. A stream that ends by itself is told to xds_ended(); one that was closed is not. -errno with one line in
  * `why`. */

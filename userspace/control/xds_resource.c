@@ -18,21 +18,23 @@ enum { NAME_SHOWN = 256 }; /* bytes of a name in a message */
 
 /* --- what is refused ------------------------------------------------------------------------------------ */
 
-static void say(struct xds_apply *a, const char *name, const char *reason)
+static void say(struct xds_apply *a, const char *name, const char *reason, bool closed)
 {
-	char *to = a->out->why + a->why_len;
+	char *to = a->out->why + a->why_len, line[XDS_LINE_MAX];
 	size_t room = sizeof a->out->why - a->why_len - 32; /* "; and N more" */
-	int n = snprintf(to, room, "%s%.*s: %s", a->why_len ? "; " : "", NAME_SHOWN, *name ? name : "(no name)",
-			 reason);
+	int n;
 
+	snprintf(line, sizeof line, "%.*s: %s", NAME_SHOWN, *name ? name : "(no name)", reason);
+	for (char *c = line; *c; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	xds_apply_judged(a, name, line, closed);
+	n = snprintf(to, room, "%s%s", a->why_len ? "; " : "", line);
 	if (n < 0 || (size_t)n >= room) {
 		*to = '\0';
 		a->unsaid++;
 		return;
 	}
-	for (char *c = to; *c; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
 	a->why_len += (size_t)n;
 }
 
@@ -48,7 +50,7 @@ static void reject(struct xds_apply *a, const char *name, int error, const char 
 	if (error == -ENOMEM)
 		a->error = error;
 	a->out->rejected++;
-	say(a, name, error == -ENOMEM ? "out of memory" : reason);
+	say(a, name, error == -ENOMEM ? "out of memory" : reason, false);
 }
 
 /* --- one resource --------------------------------------------------------------------------------------- */
@@ -148,7 +150,7 @@ static void close_off(struct xds_apply *a, const char *name, enum policy_scope s
 		return;
 	}
 	a->out->closed++;
-	say(a, name, reason);
+	say(a, name, reason, true);
 }
 
 static void authorization(struct xds_apply *a, const resource *r)
@@ -179,7 +181,7 @@ static void authorization(struct xds_apply *a, const resource *r)
 		reject(a, r->name, e, "");
 	} else if (closed) {
 		a->out->closed++;
-		say(a, r->name, why);
+		say(a, r->name, why, true);
 	}
 }
 
@@ -192,6 +194,7 @@ static bool is_there(struct xds_apply *a, const resource *r)
 void xds_resource_apply(struct xds_apply *a, const uint8_t *bytes, size_t len)
 {
 	bool policy = a->out->type == XDS_AUTHORIZATION;
+	unsigned wrong = a->out->rejected + a->out->closed;
 	const resource *r = NULL;
 	const char *name, *why;
 
@@ -200,10 +203,11 @@ void xds_resource_apply(struct xds_apply *a, const uint8_t *bytes, size_t len)
 	a->out->bytes += len;
 	if (len <= XDS_RESOURCE_MAX)
 		r = envoy__service__discovery__v3__resource__unpack(&a->scratch.allocator, len, bytes);
-	if (r && is_there(a, r))
-		return;
 	if (r) {
-		policy ? authorization(a, r) : address(a, r);
+		if (!is_there(a, r))
+			policy ? authorization(a, r) : address(a, r);
+		if (a->out->rejected + a->out->closed == wrong)
+			xds_apply_judged(a, r->name, NULL, false);
 		return;
 	}
 	name = xds_apply_name(a, bytes, len);

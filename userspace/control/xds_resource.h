@@ -11,6 +11,7 @@ struct xds_apply {
 	size_t len;
 	struct xds_scratch scratch;
 	struct xds_result *out;
+	const struct xds_listener *listener;
 	bool whole;
 	unsigned *left_out, n_left_out, at_left_out; /* which resources of the message were refused, in order */
 	size_t why_len;
@@ -25,3 +26,5 @@ void xds_resource_said(struct xds_apply *a);
 
 /* xds_apply.c: the name of a resource that the library does not decode; "" where there is none. */
 const char *xds_apply_name(struct xds_apply *a, const uint8_t *bytes, size_t len);
+/* As the listener's. */
+void xds_apply_judged(const struct xds_apply *a, const char *name, const char *line, bool closed);

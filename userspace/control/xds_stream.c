@@ -29,27 +29,39 @@ static void answer(struct xds *x, const struct xds_result *r)
 
 static void named(void *arg, const char *name, bool removed)
 {
-	xds_demand_named(arg, name, removed);
+	const struct xds *x = arg;
+
+	xds_demand_named(x->demands, name, removed);
+}
+
+static void judged(void *arg, enum xds_type type, const char *name, const char *line, bool is_closed)
+{
+	struct xds *x = arg;
+
+	xds_refused_judged(&x->refused, type, name, line, is_closed);
 }
 
 static void responded(void *arg, const uint8_t *msg, size_t len)
 {
 	struct xds *x = arg;
-	const struct xds_listener listener = {named, x->demands};
+	const struct xds_listener listener = {x->demands ? named : NULL, judged, x};
 	struct xds_result r;
 	uint64_t began = monotonic_us();
 	int e;
 
-	x->messages++;
-	e = xds_apply(x->store, msg, len, x->whole, x->demands ? &listener : NULL, &r);
+	if (x->messages++ == 0)
+		xds_refused_restart(&x->refused, x->whole);
+	e = xds_apply(x->store, msg, len, x->whole, &listener, &r);
 	if (e) {
 		end(x, GRPC_INTERNAL, e == -EPROTO ? "a message of istiod's cannot be decoded" : "out of memory");
 		return;
 	}
-	if (r.type == XDS_TYPES)
+	if (r.type == XDS_TYPES) {
 		snprintf(r.why, sizeof r.why, "resources of this type were not asked for");
-	else
+		judged(x, r.type, r.type_url, r.why, false);
+	} else {
 		x->whole &= ~(1u << r.type);
+	}
 	xds_answered(x, &r, monotonic_us() - began);
 	answer(x, &r);
 }
