@@ -1203,6 +1203,69 @@ static void test_demand_many(void **state)
 	rig_stop(&r);
 }
 
+/* istiod says that there is nothing of any of them. */
+static void nothing_of_many(struct rig *r, unsigned n)
+{
+	ISTIOD_EACH(r->istiod, a, {
+		struct ads_push p = ads_begin(XDS_ADDRESS);
+		char *name = calloc(n, 32);
+
+		for (unsigned i = 0; i < n; i++) {
+			snprintf(name + 32ul * i, 32, "/10.%u.%u.%u", i >> 16 & 255, i >> 8 & 255, i & 255);
+			ads_remove(&p, name + 32ul * i);
+		}
+		ads_finish(a, &p);
+		free(name);
+	});
+}
+
+static bool all_asked;
+
+static void note_asked(struct loop *l, struct msg *m)
+{
+	all_asked = true;
+}
+
+static bool istiod_has_read(struct rig *r)
+{
+	return all_asked && !grpc_call_queued(r->xds->call);
+}
+
+static bool knows_t(struct rig *r)
+{
+	return store_service_exact(r->store, "ns", "t.ns");
+}
+
+/* Who scans the network fills the table with names of nobody: the oldest make room for the next one, also for those that a
+ * pod of this node needs, which may be among them. */
+static void test_demand_scan(void **state)
+{
+	static const char late[] =
+		"- {uid: /10.0.0.0, name: late, namespace: ns, workloadIps: [10.0.0.9], node: node-1, "
+		"services: {ns/t.ns: {80: 80}}}\n";
+	static struct msg last;
+	char mesh_later[sizeof remote + sizeof late];
+	struct rig r;
+
+	demand_start(&r, WAIT_MS);
+	UNTIL(&r, knows_own_service, "the services of the node's pods");
+	set_mute(&r, true);
+	r.want = XDS_DEMANDS_MAX - 1; /* beside the service */
+	ask_many(&r, r.want);
+	loop_post(r.loop, &last, note_asked);
+	UNTIL(&r, istiod_has_read, "istiod to have read it");
+	nothing_of_many(&r, r.want);
+	UNTIL(&r, all_done, "all of them");
+	set_mute(&r, false);
+	snprintf(mesh_later, sizeof mesh_later, "workloads:\n%s%s", late, remote + strlen("workloads:\n"));
+	load(&r, mesh_later);
+	UNTIL(&r, knows_t, "a service that a pod needs");
+	assert_true(asks(&r, "/10.0.0.4"));
+	r.text = "c";
+	assert_true(knows(&r));
+	rig_stop(&r);
+}
+
 /* --- who we are ----------------------------------------------------------------------------------------- */
 
 static void test_node(void **state)
@@ -1282,6 +1345,7 @@ int main(void)
 		cmocka_unit_test(test_demand_reconnect),
 		cmocka_unit_test(test_demand_end),
 		cmocka_unit_test(test_demand_many),
+		cmocka_unit_test(test_demand_scan),
 		cmocka_unit_test(test_node),
 	};
 	int e;

@@ -2,8 +2,8 @@
 /* On-demand xDS: what the store lacks is asked for by name, when a connection wants it.
  *
  * A name is subscribed to when it is first asked for, and waited for; istiod's answer says what it is or that there is
- * nothing. Nothing is believed for a while only, then the name is given up; so is what the mesh has lost meanwhile, since
- * istiod does not repeat what it once said on a stream. With a new stream all that was answered is forgotten: what the store
+ * nothing. Nothing is believed for a while only, and while there is room, then the name is given up: who scans the network
+ * is in nobody's way. So is what the mesh has lost meanwhile, since istiod does not repeat what it once said on a stream. With a new stream all that was answered is forgotten: what the store
  * has of it is claimed by its own name. */
 #include <errno.h>
 #include <stdio.h>
@@ -54,11 +54,17 @@ static struct name *find(struct xds_demands *d, const char *text)
 	return NULL;
 }
 
+static void give_up_old(struct xds_demands *d, struct list *head, unsigned ms);
+
+/* May free others, of which there is nothing. */
 static struct name *name_new(struct xds_demands *d, const char *text)
 {
 	size_t len = strlen(text) + 1;
-	struct name *n = d->n < XDS_DEMANDS_MAX ? malloc(sizeof *n + len) : NULL;
+	struct name *n;
 
+	if (d->n == XDS_DEMANDS_MAX)
+		give_up_old(d, &d->nothing, 0);
+	n = d->n < XDS_DEMANDS_MAX ? malloc(sizeof *n + len) : NULL;
 	if (!n)
 		return NULL;
 	list_init(&n->order);
@@ -193,10 +199,11 @@ static bool is_ours(const struct xds *x, const struct workload *w)
 void xds_demand_named(struct xds_demands *d, const char *text, bool removed)
 {
 	struct workload *w = removed ? NULL : store_workload_by_uid(d->x->store, text);
-	struct name *n = find(d, text);
+	struct name *n;
 
 	if (w && is_ours(d->x, w))
 		want_services(d, w);
+	n = find(d, text);
 	if (!n)
 		return;
 	name_becomes(d, n, removed ? NOTHING : THERE);
