@@ -119,7 +119,7 @@ void config_dump(struct admin *a, bool whole, struct http_response *out)
 
 	json_open(&j, '{');
 	json_key(&j, "certificates");
-	complete = dump_certificates(&j, a->control, a->certs) && data_dump(a->data, &live) == 0;
+	complete = dump_certificates(&j, a->control, a->certs) && data_dump(a->data, DUMP_PODS_AND_CONNS, &live) == 0;
 	if (complete) {
 		json_key(&j, "config");
 		json_raw(&j, a->config);

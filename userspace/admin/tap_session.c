@@ -126,8 +126,8 @@ static const char *understand(struct tap_session *s, const char *text)
 
 	if (wrong)
 		return wrong;
-	if (data_dump(s->data, &d) < 0)
-		return "the workers did not answer in time";
+	if (data_dump(s->data, DUMP_PODS, &d) < 0)
+		return "the control thread did not answer in time";
 	wrong = choose(s, &d, q.pod);
 	memcpy(s->filter.peer, q.peer, sizeof s->filter.peer);
 	tunnel_dump_free(&d);

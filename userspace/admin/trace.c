@@ -317,8 +317,8 @@ void trace_serve(struct admin *a, const struct http_request *rq, struct http_res
 		refuse("usage: /trace?src=POD&dst=ADDRESS-OR-NAME&port=NUMBER", out);
 		return;
 	}
-	if (data_dump(a->data, &t.pods) < 0) {
-		refuse("the workers did not answer in time", out);
+	if (data_dump(a->data, DUMP_PODS, &t.pods) < 0) {
+		refuse("the control thread did not answer in time", out);
 		return;
 	}
 	serve(&t, src, dst, out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copies of the live connections, collected from the workers for whoever asks (another thread). The collection outlives
+/* Copies of the pods and, from the workers, of live connections, for whoever asks (another thread). The collection outlives
  * an asker that gave up: the last one who holds it frees it. */
 #include "data/dump.h"
 
@@ -135,28 +135,43 @@ static void collect_pods(struct loop *l, struct msg *m)
 	part_done(c);
 }
 
-int data_dump(struct data_plane *d, struct tunnel_dump *out)
+/* Of this many workers. */
+static struct collection *collection_new(unsigned workers)
 {
 	struct collection *c = calloc(1, sizeof *c);
+	pthread_condattr_t monotonic;
+
+	if (!c)
+		return NULL;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	c->pending = workers + 1;
+	c->holders = c->pending + 1;
+	return c;
+}
+
+int data_dump(struct data_plane *d, enum dump_what what, struct tunnel_dump *out)
+{
+	unsigned workers = what == DUMP_PODS ? 0 : d->o.workers;
+	struct collection *c = collection_new(workers);
 	struct timespec until;
 	int e = 0;
 
 	if (!c)
 		return -ENOMEM;
-	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->changed, NULL);
-	c->pending = d->o.workers + 1;
-	c->holders = c->pending + 1;
-	for (unsigned i = 0; i <= d->o.workers; i++) {
+	for (unsigned i = 0; i <= workers; i++) {
 		c->part[i].of = c;
 		c->part[i].plane = d;
-		c->part[i].w = i < d->o.workers ? d->worker[i] : NULL;
+		c->part[i].w = i < workers ? d->worker[i] : NULL;
 		if (c->part[i].w)
 			loop_post(c->part[i].w->loop, &c->part[i].msg, collect_conns);
 		else
 			loop_post(d->control, &c->part[i].msg, collect_pods);
 	}
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += WAIT_S;
 	pthread_mutex_lock(&c->lock);
 	while (c->pending && !e)

@@ -36,6 +36,8 @@ struct tunnel_dump {
 };
 
 struct data_plane;
-/* Collects from all workers; waits for them (bounded: 2 s, -ETIMEDOUT). Call from a thread that is no worker. */
-int data_dump(struct data_plane *d, struct tunnel_dump *out);
+enum dump_what { DUMP_PODS, DUMP_PODS_AND_CONNS };
+/* Pods are the control thread's, connections all workers'; waits for them (bounded: 2 s, -ETIMEDOUT). Call from another
+ * thread. */
+int data_dump(struct data_plane *d, enum dump_what what, struct tunnel_dump *out);
 void tunnel_dump_free(struct tunnel_dump *d);
