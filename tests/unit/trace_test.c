@@ -6,11 +6,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "admin/trace.h"
 #include "admin_rig.h"
 #include "base/log.h"
+#include "data/plane.h"
+#include "data/pod.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -278,6 +281,112 @@ static void test_wrong(void **state)
 	}
 }
 
+/* --- the certificate of a pod of this node ---------------------------------------------------------------------- */
+
+#define CLIENT "spiffe://cluster.local/ns/shop/sa/client"
+enum { TTL_S = 2, LOOK_US = 20000, PATIENCE_S = 20 };
+
+static struct ca *short_lived;
+static unsigned fetches;
+
+/* The CA gives one certificate and no other. */
+static struct ca_fetch *fetch_once(struct ca *c, const char *spiffe, ca_done *done, void *arg)
+{
+	return fetches++ ? NULL : short_lived->fetch(short_lived, spiffe, done, arg);
+}
+
+static void fetch_cancel(struct ca_fetch *f)
+{
+	short_lived->cancel(f);
+}
+
+static void free_certs(void *certs)
+{
+	certs_free(certs);
+}
+
+/* Asks until the certificate has the state. */
+static json_t *ask_until(const char *state)
+{
+	for (unsigned n = 0; n < PATIENCE_S * 1000000u / LOOK_US; n++) {
+		json_t *o = ask("src=client&dst=10.0.1.1&port=8080", 200);
+
+		if (!strcmp(text(json_object_get(o, "certificate"), "state"), state))
+			return o;
+		json_decref(o);
+		usleep(LOOK_US);
+	}
+	fail_msg("never %s", state);
+	return NULL;
+}
+
+static const struct {
+	const char *state, *outcome, *flag, *reason, *step;
+	bool expires; /* it is told when */
+} lives[] = {
+	{"Absent", "carried", "-", "", "there is none yet", false},
+	{"Available", "carried", "-", "", "there is one", true},
+	{"Unavailable", "refused", "IDENTITY_ERROR", "out of memory", "cannot be had: out of memory", true},
+};
+
+static void test_certificate(void **state)
+{
+	struct certs *before = bed.admin.certs;
+	struct ca once = {.fetch = fetch_once, .cancel = fetch_cancel};
+	static struct pod pod = {.uid = "u1", .ns = "shop", .name = "client", .sa = "client"};
+	char why[CA_WHY_MAX];
+
+	short_lived = ca_embedded_new(bed.loop, &(struct ca_embedded_options){.ttl_s = TTL_S}, why);
+	assert_non_null(short_lived);
+	bed.admin.certs =
+		certs_new(bed.loop, &(struct certs_options){.ca = &once, .refresh_min_ms = 100, .retry_ms = 100});
+	list_add(&bed.admin.data->pods, &pod.link); /* nobody looks before he is asked */
+	bed.admin.data->n_pods++;
+	for (size_t i = 0; i < COUNT(lives); i++) {
+		json_t *o = ask_until(lives[i].state), *cert = json_object_get(o, "certificate");
+		char *all = json_dumps(o, JSON_INDENT(1));
+
+		if (strcmp(text(o, "outcome"), lives[i].outcome) || strcmp(text(o, "flag"), lives[i].flag) ||
+		    strcmp(text(o, "reason"), lives[i].reason) || !has_step(o, "certificate", lives[i].step) ||
+		    !*text(cert, "expirationTime") == lives[i].expires)
+			fail_msg("%s: %s", lives[i].state, all);
+		free(all);
+		json_decref(o);
+		if (i == 0)
+			certs_prefetch(bed.admin.certs, CLIENT, CERT_REALTIME);
+	}
+	list_del(&pod.link);
+	bed.admin.data->n_pods--;
+	assert_int_equal(http_call(bed.loop, free_certs, bed.admin.certs, NULL), 0);
+	bed.admin.certs = before;
+	ca_free(short_lived);
+}
+
+/* --- who is asked ------------------------------------------------------------------------------------------------- */
+
+static pthread_mutex_t held = PTHREAD_MUTEX_INITIALIZER;
+
+static void wait_for_it(struct loop *l, struct msg *m)
+{
+	pthread_mutex_lock(&held);
+	pthread_mutex_unlock(&held);
+}
+
+/* A worker that is busy carries its connections; no trace needs it. */
+static void test_no_worker_is_asked(void **state)
+{
+	static struct msg busy;
+	struct http_request rq = {.method = "GET", .path = "/trace", .query = "src=client&dst=10.0.1.1&port=8080"};
+	struct http_response out = {.status = 200};
+
+	pthread_mutex_lock(&held);
+	loop_post(bed.admin.data->worker[0]->loop, &busy, wait_for_it);
+	trace_serve(&bed.admin, &rq, &out);
+	pthread_mutex_unlock(&held);
+	assert_int_equal(out.status, 200);
+	free(out.body);
+}
+
 /* A list of steps is bounded, and says what it left out. */
 static void test_steps_are_bounded(void **state)
 {
@@ -310,6 +419,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_certificate),
+		cmocka_unit_test(test_no_worker_is_asked),
 		cmocka_unit_test(test_steps_are_bounded),
 	};
 

@@ -93,14 +93,14 @@ static void certificate(struct trace *t)
 	else if (!t->known)
 		WHY(&t->why, "certificate", "%s: there is none yet; the first connection asks for it and waits",
 		    t->identity);
-	else if (t->not_after)
+	else if (t->state == CERTS_AVAILABLE)
 		WHY(&t->why, "certificate", "%s: there is one%s%s", t->identity,
 		    *t->cert_why ? "; its last renewal failed: " : "", t->cert_why);
 	else
 		WHY(&t->why, "certificate", "%s: %s%s", t->identity,
 		    t->state == CERTS_UNAVAILABLE ? "cannot be had: " : "is being fetched",
 		    t->state == CERTS_UNAVAILABLE ? t->cert_why : "");
-	if (t->known && t->state == CERTS_UNAVAILABLE && !t->not_after)
+	if (t->known && t->state == CERTS_UNAVAILABLE)
 		fail(t, FLAG_IDENTITY, t->cert_why);
 }
 

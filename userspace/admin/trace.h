@@ -41,7 +41,7 @@ struct trace {
 	bool asked, known;
 	enum certs_state state;
 	char cert_why[CERT_WHY_MAX];
-	time_t not_after; /* 0: there is none */
+	time_t not_after; /* 0: there is none; it may be past */
 	/* the other side */
 	bool judged;
 	struct endpoint application;
