@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -423,6 +424,36 @@ def without_ipv6(bed):
     m = dns.udp(bed.a1, bed.u1.ip4, query("dual.example.test", AAAA))
     equal((m.rcode, m.answers, len(m.authority)), (NOERROR, [], 1), "no IPv6 addresses")
     equal(dns.udp(bed.a1, bed.u1.ip4, query("dual.example.test")).addresses(), [DUAL[0]], "IPv4")
+
+
+@T.row("queries-that-fail-at-once", fixture("culvert", {"ZTUNNEL_WORKER_THREADS": "1"}))
+def at_once(bed):
+    """The pod lets no connection out, asks without a pause and takes what it gets: others have their turn all the same."""
+    over = threading.Event()
+
+    def ask(s, many):
+        while not over.is_set():
+            s.sendall(many)
+
+    def take(s):
+        while s.recv(1 << 18):
+            pass
+
+    with bed.a1.socket() as held:
+        held.bind(("", 40000))
+        bed.a1.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000")
+        with bed.a1.connect(bed.u1.ip4, 53, source_port=50000) as s:
+            msg = query("out.test")
+            tasks = [traffic.Task(ask, s, (struct.pack(">H", len(msg)) + msg) * 1000), traffic.Task(take, s)]
+            try:
+                for _ in range(20):
+                    m = dns.udp(bed.a2, bed.u1.ip4, query("web.default"), scale.deadline(1))
+                    check(m and m.addresses() == [VIP4], "another pod's query")
+                    time.sleep(0.1)
+                check(all(t.is_alive() for t in tasks), "the connection ended")
+            finally:
+                over.set()
+                s.shutdown(socket.SHUT_RDWR)
 
 
 @T.row("another-domain", fixture("culvert", {"CLUSTER_DOMAIN": "Mesh.Test"}))

@@ -160,11 +160,12 @@ void dns_conn_hold(struct dns_conn *c)
 	c->under_way++;
 }
 
-/* What is read next must not begin inside the end of a query. */
+/* What is read next must not begin inside the end of a query, nor in the same turn: it may end at once as well, and so on
+ * for as long as there are queries to be read. */
 void dns_conn_release(struct dns_conn *c)
 {
 	c->under_way--;
-	loop_defer(c->post->w->loop, &c->read_on, read_on);
+	loop_next_turn(c->post->w->loop, &c->read_on, read_on);
 }
 
 static size_t wanted(const struct dns_conn *c)
