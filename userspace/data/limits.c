@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The limits' names, and how often each was reached. */
+/* The limits' names, and how often each was reached; and the limit on descriptors. */
 #include "data/limits.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 
 #include "base/metrics.h"
 
@@ -20,7 +21,7 @@ int limits_init(void)
 {
 	static const char *const labels[] = {"limit", NULL};
 	struct metric_family *f = metric_family(METRIC_COUNTER, "culvert_limits_reached",
-						"Limits that peers have reached (unstable)", labels, NULL);
+						"Limits that peers and pods have reached (unstable)", labels, NULL);
 
 	for (unsigned i = 0; i < LIMITS; i++) {
 		reached[i] = metric_get(f, &names[i]);
@@ -33,4 +34,15 @@ int limits_init(void)
 void limit_reached(enum limit l)
 {
 	metric_add(reached[l], 1);
+}
+
+unsigned limit_of_files(unsigned max, unsigned of, unsigned workers, unsigned least)
+{
+	struct rlimit r;
+	rlim_t some;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+		r.rlim_cur = RLIM_INFINITY;
+	some = r.rlim_cur / of / workers;
+	return some >= max ? max : some > least ? (unsigned)some : least;
 }

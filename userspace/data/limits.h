@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counts how often a peer has reached one of the limits, as culvert_limits_reached. What was refused or ended for it is a
- * rate-limited line of the access log. */
+/* Counts how often a peer or a pod has reached one of the limits, as culvert_limits_reached. A connection that
+ * was refused or ended for it is a rate-limited line of the access log. And how many descriptors one kind of thing may take. */
 #pragma once
 #include "net/h2.h"
 
@@ -16,3 +16,6 @@ enum limit {
 int limits_init(void);
 /* Any thread. */
 void limit_reached(enum limit l);
+/* How many things with a descriptor each a worker may have: `max`, or its part of this fraction (1/`of`) of all
+ * descriptors where that is fewer, but not fewer than `least`. */
+unsigned limit_of_files(unsigned max, unsigned of, unsigned workers, unsigned least);

@@ -5,19 +5,14 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
+
+#include "data/limits.h"
 
 enum { STREAMS_LEAST = 256, WAITING_LEAST = SOURCE_HANDSHAKES_MAX };
-
-static unsigned at_most(unsigned max, rlim_t some, unsigned least)
-{
-	return some >= max ? max : some > least ? (unsigned)some : least;
-}
 
 struct sources *sources_new(struct loop *l, unsigned workers)
 {
 	struct sources *all = calloc(1, sizeof *all);
-	struct rlimit r;
 
 	if (!all)
 		return NULL;
@@ -26,10 +21,8 @@ struct sources *sources_new(struct loop *l, unsigned workers)
 		list_init(&all->bucket[i]);
 	list_init(&all->turn);
 	list_init(&all->asking);
-	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
-		r.rlim_cur = RLIM_INFINITY;
-	all->streams_max = at_most(SOURCE_STREAMS_MAX, r.rlim_cur / 2 / workers, STREAMS_LEAST);
-	all->waiting_max = at_most(SOURCE_WAITING_MAX, r.rlim_cur / 4 / workers, WAITING_LEAST);
+	all->streams_max = limit_of_files(SOURCE_STREAMS_MAX, 2, workers, STREAMS_LEAST);
+	all->waiting_max = limit_of_files(SOURCE_WAITING_MAX, 4, workers, WAITING_LEAST);
 	return all;
 }
 
