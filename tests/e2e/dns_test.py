@@ -22,6 +22,7 @@ T = Table(__file__)
 K = ".svc.cluster.local"
 BEDS = {k: fixture(k) for k in kinds()}
 POD_LIMIT, POD_CONNECTIONS, CONNECTION_QUERIES, IDLE = 256, 64, 32, 5  # dns_query.h
+HUGE = 234 * 256  # bytes of an answer
 
 
 def each(name):
@@ -348,6 +349,39 @@ def unread(bed, v6):
         sent = traffic.Task(flood, s, struct.pack(">H", len(msg)) + msg)
         equal(dns.tcp(bed.a1, bed.u1.ip(v6), query("web")).addresses(), [VIP4], "another connection")
         check(sent.result() < 16 << 20, "it went on reading")
+
+
+def huge(bed, v6, n, **kw):
+    """A connection on which `n` queries have huge answers."""
+    bed.resolver.names["huge.test", TXT] = [dns.record("huge.test", TXT, 300, (b"\xff" + bytes(255)) * (HUGE // 256))]
+    s = bed.a1.connect(bed.u1.ip(v6), 53, **kw)
+    msg = query("huge.test", TXT)
+    s.sendall((struct.pack(">H", len(msg)) + msg) * n)
+    return s
+
+
+@each("answers-that-pile-up")
+def piled(bed, v6):
+    """A client that reads has all of them. Where none do, some are kept, and connections end for the others."""
+    not_ztunnel(bed, "keeps them all")
+    with huge(bed, v6, CONNECTION_QUERIES) as s:
+        for _ in range(CONNECTION_QUERIES):
+            check(dns.recv_message(s).size > HUGE, "the answer")
+    with contextlib.ExitStack() as stack:
+        some = [stack.enter_context(huge(bed, v6, CONNECTION_QUERIES, rcvbuf=4096)) for _ in range(8)]
+        until(lambda: any(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for s in some), "a connection to end", 3)
+    check(bed.a1.node.agent.metric("culvert_limits_reached_total", limit="dns_answers_of_a_pod") > 0, "the limit is counted")
+
+
+@slow("reader-that-takes-a-little")
+def little(bed, v6):
+    """It has as long for an answer as for anything; a few bytes do not make it longer."""
+    not_ztunnel(bed, "has no such limit")
+    begin = time.monotonic()
+    with huge(bed, v6, 2, rcvbuf=4096) as s, contextlib.suppress(ConnectionResetError):
+        while s.recv(1024):
+            time.sleep(0.3)
+            check(time.monotonic() - begin < scale.deadline(IDLE + 5), "it is still served")
 
 
 def flood(s, data):

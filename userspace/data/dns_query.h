@@ -29,7 +29,8 @@ enum {
 	DNS_CONNS_POD_MAX = 64,	      /* connections of a pod; more are reset */
 	DNS_CONN_QUERIES_MAX = 32,    /* under way, of a connection: no more are read meanwhile */
 	DNS_CONN_OUT_MAX = 128 << 10, /* bytes of answers that the client does not take: the same */
-	DNS_CONN_IDLE_MS = 5000,      /* without a query and without an answer that is taken */
+	DNS_OUT_POD_MAX = 4 << 20,    /* of all of a pod's, on a worker; one more answer is its connection's end */
+	DNS_CONN_IDLE_MS = 5000,      /* without a query and without an answer that is taken whole */
 };
 void dns_conn_answer(struct dns_conn *c, const uint8_t *msg, size_t len);
 /* A query of it is under way; it is over. */

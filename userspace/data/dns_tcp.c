@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* DNS over TCP (15053, RFC 7766): messages with their length before them, several at a time on a connection, answered in
  * the order in which answers come. A client that does not read its answers, or has many queries under way, is not read
- * from meanwhile; one that does nothing for a while is let go. */
+ * from meanwhile; one that does nothing for a while is let go. What is owed to a pod is bounded; an answer beyond it ends its
+ * connection. */
 #include <errno.h>
 #include <ports.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 
 #include "data/accept.h"
 #include "data/dns_query.h"
+#include "data/limits.h"
+#include "net/sock.h"
 
 enum { PREFIX = 2, DNS_PORT = 53, ROOM = 512 };
 
@@ -32,7 +35,7 @@ struct dns_conn {
 	struct list out; /* struct chunk */
 	size_t out_bytes;
 	unsigned under_way;
-	bool eof;
+	bool eof, lost; /* lost: an answer */
 };
 
 static void bury(struct task *t)
@@ -48,9 +51,12 @@ static void conn_close(struct dns_conn *c)
 	struct loop *l = c->post->w->loop;
 
 	dns_queries_end(c->post, c);
+	if (!list_empty(&c->out) || c->lost)
+		sock_reset_on_close(c->io.fd);
 	list_for_each_safe (pos, tmp, &c->out)
 		free(list_entry(pos, struct chunk, link));
 	list_init(&c->out);
+	c->post->dns_out -= c->out_bytes;
 	io_close(l, &c->io);
 	timer_cancel(&c->idle);
 	task_cancel(&c->read_on);
@@ -62,15 +68,16 @@ static void conn_close(struct dns_conn *c)
 
 static bool may_read(const struct dns_conn *c)
 {
-	return !c->eof && c->under_way < DNS_CONN_QUERIES_MAX && c->out_bytes < DNS_CONN_OUT_MAX;
+	return !c->eof && !c->lost && c->under_way < DNS_CONN_QUERIES_MAX && c->out_bytes < DNS_CONN_OUT_MAX;
 }
 
 /* What it waits for; or its end. False: it is closed. */
 static bool conn_settle(struct dns_conn *c)
 {
 	uint32_t mask = (may_read(c) ? EPOLLIN : 0) | (list_empty(&c->out) ? 0 : EPOLLOUT);
+	bool over = c->lost || (c->eof && !c->under_way && list_empty(&c->out));
 
-	if ((!c->eof || c->under_way || !list_empty(&c->out)) && io_want(c->post->w->loop, &c->io, mask) == 0)
+	if (!over && io_want(c->post->w->loop, &c->io, mask) == 0)
 		return true;
 	conn_close(c);
 	return false;
@@ -81,32 +88,41 @@ static void idle(struct timer *t)
 	struct dns_conn *c = container_of(t, struct dns_conn, idle);
 
 	/* Its queries end by themselves. */
-	if (c->under_way)
+	if (c->under_way && list_empty(&c->out))
 		timer_set(c->post->w->loop, t, DNS_CONN_IDLE_MS, idle);
 	else
 		conn_close(c);
 }
 
+/* It did something. While it is owed an answer, nothing else counts than to take that to its end. */
 static void stay(struct dns_conn *c)
 {
-	timer_set(c->post->w->loop, &c->idle, DNS_CONN_IDLE_MS, idle);
+	if (list_empty(&c->out))
+		timer_set(c->post->w->loop, &c->idle, DNS_CONN_IDLE_MS, idle);
 }
 
 /* --- answers -------------------------------------------------------------------------------------------- */
 
-/* Out of memory or against a closed end, an answer is lost, and the client finds out by its own deadline. */
+/* One for which there is no room is the end of the connection: behind half an answer there can be no other. It ends once it
+ * is settled, as it is after a read and after a query. */
 static void queue(struct dns_conn *c, const struct iovec *v, size_t skip)
 {
 	size_t len = v[0].iov_len + v[1].iov_len;
-	struct chunk *k = malloc(sizeof *k + len);
+	bool full = c->post->dns_out >= DNS_OUT_POD_MAX;
+	struct chunk *k = full ? NULL : malloc(sizeof *k + len);
 
-	if (!k)
+	if (full)
+		limit_reached(LIMIT_DNS_ANSWERS);
+	if (!k) {
+		c->lost = true;
 		return;
+	}
 	memcpy(k->bytes, v[0].iov_base, v[0].iov_len);
 	memcpy(k->bytes + v[0].iov_len, v[1].iov_base, v[1].iov_len);
 	k->len = len;
 	k->sent = skip;
 	c->out_bytes += len;
+	c->post->dns_out += len;
 	list_add_tail(&c->out, &k->link);
 }
 
@@ -117,6 +133,9 @@ void dns_conn_answer(struct dns_conn *c, const uint8_t *msg, size_t len)
 	struct msghdr m = {.msg_iov = v, .msg_iovlen = 2};
 	ssize_t n = 0;
 
+	if (c->lost)
+		return;
+	stay(c);
 	dns_put16(prefix, (unsigned)len);
 	if (list_empty(&c->out))
 		n = sendmsg(c->io.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -124,7 +143,6 @@ void dns_conn_answer(struct dns_conn *c, const uint8_t *msg, size_t len)
 		n = 0; /* an end that is closed is found out when it is written to again */
 	if ((size_t)n < PREFIX + len)
 		queue(c, v, (size_t)n);
-	stay(c);
 }
 
 /* False: it is closed. */
@@ -140,13 +158,14 @@ static bool flush(struct dns_conn *c)
 			conn_close(c);
 			return false;
 		}
-		stay(c);
 		k->sent += (size_t)n;
 		if (k->sent < k->len)
 			return true;
 		c->out_bytes -= k->len;
+		c->post->dns_out -= k->len;
 		list_del(&k->link);
 		free(k);
+		timer_set(c->post->w->loop, &c->idle, DNS_CONN_IDLE_MS, idle);
 	}
 	return true;
 }

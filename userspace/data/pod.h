@@ -66,6 +66,7 @@ struct post {
 	struct rstr *self;	   /* SPIFFE ID; follows the workload's trust domain */
 	struct dns_share names;	   /* what its resolvers have answered */
 	struct list dns_conns;	   /* of dns_tcp.c */
+	size_t dns_out;		   /* bytes that they have not taken */
 	struct addr own[2];	   /* the last address of each family that was found in the namespace */
 	bool resting;
 };
