@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
 from lib.attack import attacker, ended, flood, frame, watched
-from lib.bed import Bed, fixture, kinds, not_ztunnel
+from lib.bed import Bed, fixture, kinds, not_ztunnel, pair
 from lib.net import read_all, scale
 from lib.rows import Table, check, equal, until
 
@@ -22,6 +22,7 @@ BED = fixture(KIND, KIND)
 WINDOW = 256 << 10  # of a stream whose receiver has taken nothing
 FILES = 1024  # descriptors: half of them are a source's requests
 SILENT, WORKERS = 500, 2  # connections
+TUNNELS, PEERS = 64, 80
 WAITING = FILES // 4 // WORKERS  # of a source on a worker
 
 
@@ -122,15 +123,20 @@ def bomb(bed):
 
 
 class Few(Bed):
-    """The second tunnel has few descriptors."""
+    """One node's tunnel has few descriptors."""
+
+    def __init__(self, node, files, **kw):
+        self.few = node, files
+        super().__init__(("dropin", "dropin"), **kw)
 
     def _serve(self, agent):
-        if agent.node.index == 2:
-            agent.argv = ["prlimit", f"--nofile={FILES}:{FILES}", *agent.argv]
+        node, files = self.few
+        if agent.node.index == node:
+            agent.argv = ["prlimit", f"--nofile={files}:{files}", *agent.argv]
         super()._serve(agent)
 
 
-@T.row("dropin/connections-that-wait-for-tls", lambda: Few(("dropin", "dropin")))
+@T.row("dropin/connections-that-wait-for-tls", lambda: Few(2, FILES))
 def waiting(bed):
     """For one more than a source may have, its oldest goes; others, and it as well, are served meanwhile."""
     with watched(bed), counted(bed, "handshakes_of_a_source", "wait for TLS"), contextlib.ExitStack() as stack:
@@ -140,7 +146,7 @@ def waiting(bed):
             equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
 
 
-@T.row("dropin/streams-of-a-source", lambda: Few(("dropin", "dropin")))
+@T.row("dropin/streams-of-a-source", lambda: Few(2, FILES))
 def streams(bed):
     """Nobody takes so many descriptors that others go without."""
     with watched(bed), counted(bed, "streams_of_a_source", "too many requests of this source"), bed.b1.listen(8080), \
@@ -156,6 +162,32 @@ def streams(bed):
                     left.discard(sid)
                     got.append(dict(fields)[":status"])
         check(set(got) == {"200", "503"} and got.count("200") >= FILES // 4, f"{got.count('200')} of {len(got)} were served")
+
+
+def many_peers(bed):
+    """Each of these services is another tunnel: one more identity may answer there."""
+    for i in range(PEERS):
+        bed.mesh.service(f"s{i}", [f"10.72.1.{i}"], {80: 8080}, ["b1"],
+                         subjectAltNames=[f"spiffe://cluster.local/ns/default/sa/other-{i}"])
+
+
+@T.row("dropin/tunnels-of-a-pod", lambda: Few(1, 4 * TUNNELS, env={"ZTUNNEL_WORKER_THREADS": "1"}, prepare=many_peers))
+def tunnels(bed):
+    """A pod has half of them. For one more its own go that have no streams, and no other pod's."""
+    agent = bed.a1.node.agent
+
+    def established(pod):
+        return len(bed.b1.run("ss", "-Htn", "state", "established", "sport", "=", ":15008", "dst", pod.ip4).splitlines())
+
+    with bed.b1.listen(8080) as listener, pair(bed.a2, bed.b1, listener=listener) as other:
+        with pair(bed.a1, bed.b1, to="10.72.1.0", port=80, listener=listener) as first:
+            for i in range(1, PEERS):
+                with pair(bed.a1, bed.b1, to=f"10.72.1.{i}", port=80, listener=listener) as (c, s):
+                    traffic.echo(c, s)
+            until(lambda: established(bed.a1) <= TUNNELS // 2, "the others' end")
+            traffic.echo(*first)
+        traffic.echo(*other)
+    check(agent.metric("culvert_limits_reached_total", limit="tunnels_of_a_pod") >= PEERS - TUNNELS // 2, "the limit is counted")
 
 
 @T.row(f"{KIND}/downloads-that-nobody-reads", BED)

@@ -176,5 +176,5 @@ void outbound_tunnel(struct outbound *o, struct route *r)
 	} else {
 		conn_opened(c);
 	}
-	pool_acquire(w->pool, &o->request, c->pod, c->src_identity->text, r, have_tunnel);
+	pool_acquire(w->pool, &o->request, c->pod, c->src_identity, r, have_tunnel);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/limits.h"
 #include "data/pool_internal.h"
 #include "data/revoke.h"
 
@@ -16,12 +17,18 @@ static struct list *bucket_of(struct pool *p, const struct pod *pod, const struc
 	return &p->bucket[(h ^ h >> 32) % POOL_BUCKETS];
 }
 
+static bool leads_from(const struct pool_conn *c, const struct pod *pod, const struct rstr *self,
+		       const struct endpoint *to)
+{
+	return c->share->pod == pod && endpoint_eq(&c->to, to);
+}
+
 bool pool_has_sibling(const struct pool_conn *c)
 {
-	list_for_each (pos, bucket_of(c->pool, c->pod, &c->to)) {
+	list_for_each (pos, bucket_of(c->pool, c->share->pod, &c->to)) {
 		struct pool_conn *k = list_entry(pos, struct pool_conn, link);
 
-		if (k != c && k->pod == c->pod && endpoint_eq(&k->to, &c->to) &&
+		if (k != c && leads_from(k, c->share->pod, c->self, &c->to) &&
 		    !strcmp(k->client.expect, c->client.expect) && k->stage == STAGE_UP &&
 		    h2_open_for_streams(k->client.h2, c->pool->w->o->pool_streams))
 			return true;
@@ -29,24 +36,41 @@ bool pool_has_sibling(const struct pool_conn *c)
 	return false;
 }
 
-static struct pool_conn *conn_new(struct pool *p, struct list *bucket, struct pod *pod, const struct route *route)
+/* Takes `share` over, also when it fails; that may be NULL. */
+static struct pool_conn *conn_new(struct pool *p, struct pool_share *share, struct rstr *self,
+				  const struct route *route)
 {
-	struct pool_conn *c = p->n_conns < POOL_CONNS_MAX ? calloc(1, sizeof *c) : NULL;
+	struct pool_conn *c = share && pool_make_room(p, share) ? calloc(1, sizeof *c) : NULL;
 
-	if (!c)
-		return NULL;
-	if (client_init(&c->client, p->w, &pool_client_ops, &route->expect) < 0) {
+	if (!c || client_init(&c->client, p->w, &pool_client_ops, &route->expect) < 0) {
+		pool_share_put(share);
 		free(c);
 		return NULL;
 	}
 	c->pool = p;
-	c->pod = pod_ref(pod);
+	c->share = share;
+	c->self = rstr_ref(self);
 	c->to = route->next_hop;
 	c->dial.io.fd = -1;
 	list_init(&c->waiters);
-	list_add(bucket, &c->link);
-	p->n_conns++;
+	list_init(&c->idle);
+	list_init(&c->idle_of_pod);
+	list_add(bucket_of(p, share->pod, &c->to), &c->link);
+	pool_conn_count(c, 1);
 	return c;
+}
+
+/* Those that would do, had they room. */
+struct search {
+	struct list *bucket;
+	const struct pod *pod;
+	const struct rstr *self;
+	const struct route *route;
+};
+
+static bool fits(const struct search *q, const struct pool_conn *c)
+{
+	return leads_from(c, q->pod, q->self, &q->route->next_hop) && client_expects(&c->client, &q->route->expect);
 }
 
 static bool usable(const struct pool_conn *c, unsigned max)
@@ -56,25 +80,28 @@ static bool usable(const struct pool_conn *c, unsigned max)
 	return c->n_waiters < max;
 }
 
-void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, const char *self, const struct route *route,
+static struct pool_conn *find(const struct search *q, unsigned max)
+{
+	list_for_each (pos, q->bucket) {
+		struct pool_conn *c = list_entry(pos, struct pool_conn, link);
+
+		if (fits(q, c) && usable(c, max))
+			return c;
+	}
+	return NULL;
+}
+
+void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, struct rstr *self, const struct route *route,
 		  void (*done)(struct pool_request *r, struct h2 *h, enum traffic_flag flag, const char *why))
 {
-	struct list *bucket = bucket_of(p, pod, &route->next_hop);
-	struct pool_conn *c = NULL;
+	struct search q = {bucket_of(p, pod, &route->next_hop), pod, self, route};
+	struct pool_conn *c = find(&q, p->w->o->pool_streams);
 
 	r->w = p->w;
 	r->done = done;
 	list_init(&r->link);
-	list_for_each (pos, bucket) {
-		struct pool_conn *k = list_entry(pos, struct pool_conn, link);
-
-		if (k->pod == pod && endpoint_eq(&k->to, &route->next_hop) &&
-		    client_expects(&k->client, &route->expect) && usable(k, p->w->o->pool_streams)) {
-			c = k;
-			break;
-		}
-	}
 	if (c && c->stage == STAGE_UP) { /* its idle timer does nothing while it has streams */
+		pool_conn_busy(c);
 		r->fresh = !h2_greeted(c->client.h2);
 		r->done(r, c->client.h2, FLAG_NONE, NULL);
 		return;
@@ -84,14 +111,14 @@ void pool_acquire(struct pool *p, struct pool_request *r, struct pod *pod, const
 		c->n_waiters++;
 		return;
 	}
-	c = conn_new(p, bucket, pod, route);
+	c = conn_new(p, pool_share_get(p, pod), self, route);
 	if (!c) {
 		r->done(r, NULL, FLAG_CONNECT, "no more HBONE connections can be made");
 		return;
 	}
 	list_add_tail(&c->waiters, &r->link);
 	c->n_waiters++;
-	client_start(&c->client, self);
+	client_start(&c->client, self->text);
 }
 
 void pool_cancel(struct pool_request *r)
@@ -114,7 +141,7 @@ static void each_conn(struct pool *p, void (*each)(struct pool_conn *c, const vo
 
 static void drop(struct pool_conn *c, const void *pod)
 {
-	if (c->pod != pod)
+	if (c->share->pod != pod)
 		return;
 	if (c->stage == STAGE_UP)
 		h2_shutdown(c->client.h2, false);
@@ -156,8 +183,12 @@ struct pool *pool_new(struct worker *w)
 	if (!p)
 		return NULL;
 	p->w = w;
-	for (unsigned i = 0; i < POOL_BUCKETS; i++)
+	p->conns_max = limit_of_files(POOL_CONNS_MAX, 4, w->o->workers, POOL_CONNS_LEAST);
+	list_init(&p->idle);
+	for (unsigned i = 0; i < POOL_BUCKETS; i++) {
 		list_init(&p->bucket[i]);
+		list_init(&p->share[i]);
+	}
 	return p;
 }
 

@@ -22,7 +22,8 @@ static struct pool_conn *conn_of(struct client *client)
 static void conn_free(struct pool_conn *c)
 {
 	client_free(&c->client);
-	pod_unref(c->pod);
+	rstr_unref(c->self);
+	pool_share_put(c->share);
 	free(c);
 }
 
@@ -56,7 +57,8 @@ void pool_conn_end(struct pool_conn *c, enum traffic_flag flag, const char *why)
 			worker_tunnels(w, -1);
 		c->stage = STAGE_OVER;
 		list_del(&c->link);
-		c->pool->n_conns--;
+		pool_conn_count(c, -1);
+		pool_conn_busy(c);
 		timer_cancel(&c->timer);
 		dial_cancel(&c->dial);
 		client_stop(&c->client);
@@ -96,13 +98,15 @@ static void on_idle(struct h2 *h)
 	struct pool_conn *c = conn_of(h2_owner(h));
 	unsigned idle_ms = c->pool->w->o->pool_idle_ms;
 
-	if (c->stage == STAGE_OVER)
+	if (c->stage == STAGE_OVER) {
 		loop_defer(c->pool->w->loop, &c->bury, bury);
-	else if (c->pool->w->draining)
+	} else if (c->pool->w->draining) {
 		h2_shutdown(h, false);
-	else
+	} else {
+		pool_conn_idle(c);
 		timer_set(c->pool->w->loop, &c->timer,
 			  idle_ms > POOL_SPARE_MS && pool_has_sibling(c) ? POOL_SPARE_MS : idle_ms, idle_late);
+	}
 }
 
 static void on_leaving(struct h2 *h)
@@ -154,7 +158,7 @@ static void client_ready(struct client *client)
 {
 	struct pool_conn *c = conn_of(client);
 	char why[POOL_WHY_MAX];
-	int e = dial_start(&c->dial, c->pool->w, c->pod, &c->to, dialled);
+	int e = dial_start(&c->dial, c->pool->w, c->share->pod, &c->to, dialled);
 
 	if (e < 0) {
 		snprintf(why, sizeof why, "connect to the next hop: %s", strerror(-e));
