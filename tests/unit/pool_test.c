@@ -233,6 +233,7 @@ static void test_who_shares(void **state)
 		{"another pod", 1, 1, "me", "you", false},
 		{"another next hop", 0, 2, "me", "you", false},
 		{"another peer", 0, 1, "me", "them", false},
+		{"the pod has another identity now", 0, 1, "the new me", "you", false},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

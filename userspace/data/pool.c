@@ -20,7 +20,7 @@ static struct list *bucket_of(struct pool *p, const struct pod *pod, const struc
 static bool leads_from(const struct pool_conn *c, const struct pod *pod, const struct rstr *self,
 		       const struct endpoint *to)
 {
-	return c->share->pod == pod && endpoint_eq(&c->to, to);
+	return c->share->pod == pod && endpoint_eq(&c->to, to) && !strcmp(c->self->text, self->text);
 }
 
 bool pool_has_sibling(const struct pool_conn *c)
