@@ -17,6 +17,7 @@ from lib.rows import Table, check, equal
 T = Table(__file__)
 CLIENTS = 5
 SLACK = 4  # seconds beyond a deadline
+STREAMS, CROWD = 5, 60
 
 
 def no_tls(server, s):
@@ -175,12 +176,48 @@ def leaving(kind):
             equal(served, [1, 1], "streams on the two connections")
 
 
+def crowded(kind):
+    @T.row(f"{kind}/a-crowd-has-as-many-connections-as-the-server-wants", BEDS[kind])
+    def crowd(bed):
+        """It takes few streams on each, and says so when all have been sent to the first one."""
+        not_ztunnel(bed, "repeats no request")
+
+        def behave(server, s):
+            wire = h2.Wire(server.open_tls(s))
+            wire._take(len(h2.PREFACE))
+            time.sleep(0.3)
+            wire.send(h2.SETTINGS, 0, 0, struct.pack(">HI", 3, STREAMS))
+            serving = set()
+            while True:
+                kind, flags, stream, payload = take(wire)
+                if kind == h2.HEADERS and len(serving) == STREAMS:
+                    wire.send(h2.RST_STREAM, 0, stream, struct.pack(">I", h2.REFUSED_STREAM))
+                elif kind == h2.HEADERS:
+                    serving.add(stream)
+                    wire.send(h2.HEADERS, h2.END_HEADERS, stream, h2.header_block([(":status", "200")]))
+                elif kind == h2.DATA and payload:
+                    wire.send(h2.DATA, 0, stream, payload.upper())
+
+        def served(server):
+            with bed.a1.connect(server.ip, 8080) as c:
+                c.sendall(b"hello")
+                got = c.recv(100)
+                all_served.wait(20)
+                return got
+
+        all_served = threading.Barrier(CROWD)
+        with Server(bed, bed.b1, False, behave) as server:
+            tasks = [traffic.Task(served, server) for _ in range(CROWD)]
+            equal([t.result() for t in tasks], [b"HELLO"] * CROWD, "answers")
+
+
 BEDS = {k: fixture(k, None, pods=("a1", "a2")) for k in kinds()}
 for k in BEDS:
     row(k, False)
     row(k, True)
     then_well(k)
     leaving(k)
+    crowded(k)
 
 
 if __name__ == "__main__":

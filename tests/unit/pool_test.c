@@ -149,6 +149,11 @@ bool h2_greeted(const struct h2 *h)
 	return h->greeted;
 }
 
+uint32_t h2_peer_streams(const struct h2 *h)
+{
+	return h->peer_max;
+}
+
 bool h2_open_for_streams(struct h2 *h, unsigned max)
 {
 	return !h->shut && h->streams < max && (!h->greeted || h->streams < h->peer_max);
@@ -309,6 +314,41 @@ static void test_who_goes(void **state)
 	}
 }
 
+/* A tunnel is full; for a crowd others are made, whose peers have said nothing yet. */
+static void test_streams_of_who_is_silent(void **state)
+{
+	static const struct {
+		const char *name;
+		unsigned ours;		    /* streams of a tunnel */
+		uint32_t said;		    /* by the peer of the full one */
+		unsigned crowd, made, then; /* tunnels; and for one more when the last of them is up */
+	} rows[] = {
+		{"as many as the other has said", 100, 4, 8, 2, 1},
+		{"as many as we may", 4, 100, 8, 2, 1},
+		{"who takes none says nothing about the next", 100, 0, 8, 1, 0},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		begin();
+		options.pool_streams = rows[i].ours;
+		acquire(0, 1, "me", "you");
+		last[0][1]->client.h2->greeted = true;
+		last[0][1]->client.h2->peer_max = rows[i].said;
+		last[0][1]->client.h2->streams = rows[i].said < rows[i].ours ? rows[i].said : rows[i].ours;
+		w.pool->conns_max = 100;
+		slow = true;
+		for (unsigned k = 0; k < rows[i].crowd; k++)
+			acquire(0, 1, "me", "you");
+		if (n_made != 1 + rows[i].made)
+			fail_msg("%s: %u tunnels", rows[i].name, n_made - 1);
+		bring_up(last[0][1]);
+		acquire(0, 1, "me", "you");
+		if (n_made != 1 + rows[i].made + rows[i].then)
+			fail_msg("%s: %u tunnels in the end", rows[i].name, n_made - 1);
+		finish();
+	}
+}
+
 static int setup(void **state)
 {
 	w.loop = loop_new();
@@ -326,6 +366,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_who_shares),
 		cmocka_unit_test(test_who_goes),
+		cmocka_unit_test(test_streams_of_who_is_silent),
 	};
 
 	return cmocka_run_group_tests_name("pool", tests, setup, teardown);

@@ -73,19 +73,36 @@ static bool fits(const struct search *q, const struct pool_conn *c)
 	return leads_from(c, q->pod, q->self, &q->route->next_hop) && client_expects(&c->client, &q->route->expect);
 }
 
-static bool usable(const struct pool_conn *c, unsigned max)
+/* What to expect of a peer that has not said how many streams it takes: no more than from others there. What is beyond it
+ * would be refused, and is repeated only once. */
+static unsigned unsaid_max(const struct search *q, unsigned max)
+{
+	list_for_each (pos, q->bucket) {
+		struct pool_conn *c = list_entry(pos, struct pool_conn, link);
+		bool said = c->stage == STAGE_UP && h2_greeted(c->client.h2) && fits(q, c);
+		uint32_t peer = said ? h2_peer_streams(c->client.h2) : 0;
+
+		if (peer && peer < max)
+			max = peer;
+	}
+	return max;
+}
+
+static bool usable(const struct pool_conn *c, unsigned max, unsigned unsaid)
 {
 	if (c->stage == STAGE_UP)
-		return h2_open_for_streams(c->client.h2, max);
-	return c->n_waiters < max;
+		return h2_open_for_streams(c->client.h2, h2_greeted(c->client.h2) ? max : unsaid);
+	return c->n_waiters < unsaid;
 }
 
 static struct pool_conn *find(const struct search *q, unsigned max)
 {
+	unsigned unsaid = unsaid_max(q, max);
+
 	list_for_each (pos, q->bucket) {
 		struct pool_conn *c = list_entry(pos, struct pool_conn, link);
 
-		if (fits(q, c) && usable(c, max))
+		if (fits(q, c) && usable(c, max, unsaid))
 			return c;
 	}
 	return NULL;

@@ -298,6 +298,11 @@ bool h2_greeted(const struct h2 *h)
 	return h->greeted;
 }
 
+uint32_t h2_peer_streams(const struct h2 *h)
+{
+	return nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
 /* Nearly no window left, and not because it is being used: stalled streams hold it. */
 static bool is_exhausted(struct h2 *h)
 {
@@ -306,8 +311,6 @@ static bool is_exhausted(struct h2 *h)
 
 bool h2_open_for_streams(struct h2 *h, unsigned max)
 {
-	uint32_t peer = nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-
-	return !h->dead && !h->leaving && !h->shutdown && h->n_streams < max && h->n_streams < peer &&
+	return !h->dead && !h->leaving && !h->shutdown && h->n_streams < max && h->n_streams < h2_peer_streams(h) &&
 	       !is_exhausted(h) && nghttp2_session_check_request_allowed(h->session);
 }

@@ -174,6 +174,8 @@ unsigned h2_streams(const struct h2 *h);
 void h2_offload_of(const struct h2 *h, struct record_offload *out);
 /* Has the peer said its SETTINGS? */
 bool h2_greeted(const struct h2 *h);
+/* How many streams the peer takes at once, once it has greeted. */
+uint32_t h2_peer_streams(const struct h2 *h);
 /* May a new stream be opened: no GOAWAY, below the peer's limit and `max`, and window left. */
 bool h2_open_for_streams(struct h2 *h, unsigned max);
 
