@@ -384,7 +384,7 @@ def little(bed, v6):
     """It has as long for an answer as for anything; a few bytes do not make it longer."""
     not_ztunnel(bed, "has no such limit")
     begin = time.monotonic()
-    with huge(bed, v6, 2, rcvbuf=4096) as s, contextlib.suppress(ConnectionResetError):
+    with huge(bed, v6, CONNECTION_QUERIES, rcvbuf=4096) as s, contextlib.suppress(ConnectionResetError):
         while s.recv(1024):
             time.sleep(0.3)
             check(time.monotonic() - begin < scale.deadline(IDLE + 5), "it is still served")

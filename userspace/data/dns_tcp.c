@@ -139,10 +139,10 @@ void dns_conn_answer(struct dns_conn *c, const uint8_t *msg, size_t len)
 	dns_put16(prefix, (unsigned)len);
 	if (list_empty(&c->out))
 		n = sendmsg(c->io.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0)
-		n = 0; /* an end that is closed is found out when it is written to again */
-	if ((size_t)n < PREFIX + len)
-		queue(c, v, (size_t)n);
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		c->lost = true; /* its client has gone */
+	else if (n < (ssize_t)(PREFIX + len))
+		queue(c, v, n > 0 ? (size_t)n : 0);
 }
 
 /* False: it is closed. */
