@@ -296,6 +296,17 @@ def local_reset(bed, v6):
             traffic.reset_reaches(*reversed(ends) if swap else ends)
 
 
+@cores("an-answer-arrives-before-its-reset")
+def early_answer(bed, v6):
+    """Through the tunnel, between pods of one node, and where there is no tunnel: from outside, to the outside."""
+    not_ztunnel(bed, "turns a reset into an end of file")
+    for client, server in ((bed.a1, bed.b1), (bed.a1, bed.a2), (bed.u1, bed.b1), (bed.a1, bed.u1)):
+        with server.listen(8080) as listener:
+            for uploads in [False, True] * 5:
+                with pair(client, server, v6=v6, listener=listener) as ends:
+                    traffic.early_answer(*ends, uploads)
+
+
 @cores("stalled-reader", "v4")
 def stalled(bed, v6):
     stalled_readers(bed, 1)

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of data/relay over TCP on loopback: bytes whatever the receiver's pace, and each ending as what it is. */
-#include <arpa/inet.h>
 #include <poll.h>
 
 #include "data/relay.h"
 #include "fds.h"
 #include "h2_rig.h"
-#include "net/sock.h"
+#include "tcp_pair.h"
 
 static struct worker worker;
 
@@ -17,34 +16,6 @@ struct joined {
 	int err;
 	size_t moved[2]; /* from b, from a */
 };
-
-static int tcp_listener(struct sockaddr_in *at)
-{
-	socklen_t len = sizeof *at;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	*at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	assert_int_equal(bind(fd, (struct sockaddr *)at, sizeof *at), 0);
-	assert_int_equal(listen(fd, 8), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)at, &len), 0);
-	return fd;
-}
-
-/* A connection: [0] for the relay, [1] for the test; with small buffers, so that a slow reader is felt. */
-static void tcp_pair(int fd[2])
-{
-	struct sockaddr_in at;
-	int listener = tcp_listener(&at), small = 16384;
-
-	fd[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-	assert_int_equal(connect(fd[1], (struct sockaddr *)&at, sizeof at), 0);
-	fd[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	assert_true(fd[0] >= 0);
-	setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
-	fcntl(fd[1], F_SETFL, O_NONBLOCK);
-	close(listener);
-}
 
 static void on_moved(void *owner, bool from_a, const struct iovec *iov, size_t n)
 {
@@ -61,16 +32,21 @@ static void on_done(void *owner, int err)
 
 static const struct relay_ops ops = {.moved = on_moved, .done = on_done};
 
-static void join(struct joined *j)
+static void join_of(struct joined *j, int family)
 {
 	int a[2], b[2];
 
 	memset(j, 0, sizeof *j);
-	tcp_pair(a);
-	tcp_pair(b);
+	tcp_pair(a, family);
+	tcp_pair(b, family);
 	j->app[0] = a[1];
 	j->app[1] = b[1];
 	assert_int_equal(relay_start(&j->relay, &worker, a[0], b[0], &ops, j), 0);
+}
+
+static void join(struct joined *j)
+{
+	join_of(j, AF_INET);
 }
 
 static void part(struct joined *j)
@@ -242,6 +218,83 @@ static void test_reset(void **state)
 		}
 }
 
+/* Bytes before a reset; -1: it is another end. */
+static ssize_t until_reset(int fd, size_t at_once)
+{
+	ssize_t all = 0;
+	char buf[4096];
+
+	for (;;) {
+		ssize_t n = recv(fd, buf, at_once, 0);
+
+		if (n > 0)
+			all += n;
+		if (n == 0 || (n < 0 && errno != EAGAIN))
+			return n && errno == ECONNRESET ? all : -1;
+		run_turns(1);
+	}
+}
+
+/* What was said before a reset arrives before it. */
+static void test_last_bytes(void **state)
+{
+	static const struct {
+		const char *name;
+		size_t n, at_once;
+		bool met; /* the other side's bytes come first: writing them fails */
+		bool fin; /* before the reset */
+		bool old; /* the relay has what was said when the reset comes */
+	} rows[] = {
+		{"a word", 26, 4096},
+		{"a word, and the other side still talks", 26, 4096, .met = true},
+		{"a word and an end, and the other side still talks", 26, 4096, .met = true, .fin = true},
+		{"as much as fits", 200000, 4096},
+		{"as much as fits, to a slow reader", 200000, 700},
+		{"what a slow reader has left", 200000, 700, .old = true},
+	};
+
+	for (size_t i = 0; i < 4 * sizeof rows / sizeof *rows; i++) {
+		size_t k = i / 4;
+		int first = i % 2, family = i & 2 ? AF_INET6 : AF_INET;
+		struct joined j;
+		ssize_t got;
+
+		join_of(&j, family);
+		if (rows[k].met)
+			tcp_say(j.app[!first], 100);
+		tcp_say(j.app[first], rows[k].n);
+		if (rows[k].old)
+			run_turns(20);
+		if (rows[k].fin)
+			shutdown(j.app[first], SHUT_WR);
+		tcp_reset(j.app[first]);
+		j.app[first] = -1;
+		got = until_reset(j.app[!first], rows[k].at_once);
+		if (got != (ssize_t)rows[k].n)
+			fail_msg("%s, %d, %d: %zd bytes before the reset", rows[k].name, first, family, got);
+		assert_true(run_until(is_done, &j));
+		assert_true(j.err < 0);
+		part(&j);
+	}
+}
+
+/* Who takes nothing of them is not waited for. */
+static void test_last_bytes_stalled(void **state)
+{
+	struct joined j;
+
+	join(&j);
+	tcp_say(j.app[0], 200000);
+	tcp_reset(j.app[0]);
+	j.app[0] = -1;
+	run_turns(20);
+	assert_int_equal(j.done, 0);
+	assert_true(run_until(is_done, &j));
+	assert_int_equal(j.err, -ECONNRESET);
+	assert_in_range(until_reset(j.app[1], 4096), 1, 199999);
+	part(&j);
+}
+
 static void test_kill(void **state)
 {
 	unsigned before = fds_open();
@@ -297,8 +350,13 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bytes), cmocka_unit_test(test_half_close), cmocka_unit_test(test_reset),
-		cmocka_unit_test(test_kill),  cmocka_unit_test(test_bounded),
+		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_half_close),
+		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_last_bytes),
+		cmocka_unit_test(test_last_bytes_stalled),
+		cmocka_unit_test(test_kill),
+		cmocka_unit_test(test_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

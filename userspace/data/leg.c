@@ -5,13 +5,14 @@
  *
  * A peer may end its whole side after END_STREAM with RST_STREAM(NO_ERROR) (Envoy, Go): all that came is delivered, and
  * what the app still sends is answered as TCP would, by a reset, but not before the app's kernel has the last byte.
- * So it is with any other reset by the peer: Envoy ends requests that it has answered in full that way. */
+ * So it is with any other reset by the peer: Envoy ends requests that it has answered in full that way.
+ *
+ * The other way round, what the app said before its reset goes into the tunnel first, though its kernel tells both at once:
+ * a server that answers a request which it has not read to its end, and closes, resets behind its answer. */
 #include "data/leg.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,7 +26,7 @@ static void finish(struct leg *g, const char *why, uint32_t code, bool refused)
 		return;
 	g->over = true;
 	g->unheard = g->stream.h2 && !h2_greeted(g->stream.h2);
-	timer_cancel(&g->linger);
+	grace_stop(&g->grace);
 	task_cancel(&g->fail);
 	h2_stream_free(&g->stream, code);
 	if (g->app.fd >= 0) {
@@ -34,13 +35,6 @@ static void finish(struct leg *g, const char *why, uint32_t code, bool refused)
 		io_close(g->w->loop, &g->app);
 	}
 	g->ops->done(g->owner, why, refused);
-}
-
-static void fail_run(struct task *t)
-{
-	struct leg *g = container_of(t, struct leg, fail);
-
-	finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
 }
 
 static void end_if_done(struct leg *g)
@@ -76,26 +70,44 @@ static void on_pumped(struct h2_stream *s, const struct iovec *iov, size_t n)
 	g->ops->moved(g->owner, true, iov, n);
 }
 
+/* --- the application's socket has failed ---------------------------------------------------------------- */
+
+/* What it said before goes first. Nothing is read behind that: a socket whose error was told reads as one that has ended. */
+static void fail_run(struct task *t)
+{
+	struct leg *g = container_of(t, struct leg, fail);
+
+	if (!g->lingering && !g->blocked && sock_unread(g->app.fd))
+		pump(g);
+	if (g->over)
+		return;
+	if (g->lingering || grace_over(&g->grace, sock_unread(g->app.fd)))
+		finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
+	else if (!g->blocked)
+		loop_next_turn(g->w->loop, &g->fail, fail_run);
+}
+
+static void fail_look(struct grace *grace)
+{
+	fail_run(&container_of(grace, struct leg, grace)->fail);
+}
+
+static void fail(struct leg *g, const char *why)
+{
+	if (!g->broken && !g->lingering)
+		grace_begin(&g->grace, g->w->loop, fail_look);
+	if (!g->broken)
+		g->why = why;
+	g->broken = true;
+	loop_defer(g->w->loop, &g->fail, fail_run);
+}
+
+/* --- the tunnel is over --------------------------------------------------------------------------------- */
+
 /* Bytes of the peer's that the app's kernel has not acknowledged. */
 static uint32_t undelivered(const struct leg *g)
 {
-	int queued = 0;
-
-	if (ioctl(g->app.fd, SIOCOUTQ, &queued) < 0 || queued < 0)
-		queued = 0;
-	return h2_stream_held(&g->stream) + (uint32_t)queued;
-}
-
-/* Resets the app once it has what came before the reset, or takes no more of it. */
-static void fail_if_delivered(struct leg *g)
-{
-	uint32_t left = undelivered(g);
-
-	if (left < g->left)
-		g->stalled = 0;
-	g->left = left;
-	if (!left || g->stalled > LEG_STALL_MS || g->lingered > LEG_LINGER_MS)
-		finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
+	return h2_stream_held(&g->stream) + sock_unacked(g->app.fd);
 }
 
 static void linger_check(struct leg *g)
@@ -104,7 +116,8 @@ static void linger_check(struct leg *g)
 	ssize_t n;
 
 	if (g->failing) {
-		fail_if_delivered(g);
+		if (grace_over(&g->grace, undelivered(g)))
+			finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
 		return;
 	}
 	n = recv(g->app.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT);
@@ -117,26 +130,23 @@ static void linger_check(struct leg *g)
 		return;
 	}
 	/* Data behind the end of the tunnel: a reset, once the app's kernel has acknowledged what we sent. */
-	if ((n > 0 && !undelivered(g)) || g->lingered > LEG_LINGER_MS)
+	if ((n > 0 && !undelivered(g)) || g->grace.lasted > GRACE_MS)
 		finish(g, "the peer has closed the stream", NGHTTP2_INTERNAL_ERROR, false);
 }
 
-static void linger_tick(struct timer *t)
+static void linger_look(struct grace *grace)
 {
-	struct leg *g = container_of(t, struct leg, linger);
-
-	timer_set(g->w->loop, &g->linger, LEG_LINGER_TICK_MS, linger_tick);
-	g->lingered += LEG_LINGER_TICK_MS;
-	g->stalled += LEG_LINGER_TICK_MS;
-	linger_check(g);
+	linger_check(container_of(grace, struct leg, grace));
 }
 
 static void linger(struct leg *g)
 {
 	g->lingering = true;
-	timer_set(g->w->loop, &g->linger, LEG_LINGER_TICK_MS, linger_tick);
+	grace_begin(&g->grace, g->w->loop, linger_look);
 	watch(g);
 }
+
+/* --- the application's events --------------------------------------------------------------------------- */
 
 static void app_ready(struct io *io, uint32_t events)
 {
@@ -145,17 +155,15 @@ static void app_ready(struct io *io, uint32_t events)
 	if (events & EPOLLERR) {
 		int e = sock_connect_result(io->fd);
 
-		finish(g, e == -ECONNRESET || !e ? "connection reset by the application" : strerror(-e),
-		       NGHTTP2_INTERNAL_ERROR, false);
-		return;
+		fail(g, e == -ECONNRESET || !e ? "connection reset by the application" : strerror(-e));
 	}
-	if (events & EPOLLOUT && g->full) {
+	if (events & EPOLLOUT && g->full && !g->broken) {
 		g->full = g->stream.h2; /* else its connection was freed, and there is no more */
 		h2_stream_resume(&g->stream);
 	}
-	if (g->lingering)
+	if (g->lingering && !g->broken)
 		linger_check(g);
-	else if (events & EPOLLIN && !g->blocked && !g->app_eof)
+	else if (events & EPOLLIN && !g->blocked && !g->app_eof && !g->broken)
 		pump(g);
 	watch(g);
 }
@@ -167,14 +175,12 @@ static void watch(struct leg *g)
 
 	if (g->over || !g->joined)
 		return;
-	if (!g->app_eof && !g->blocked && !g->lingering)
+	if (!g->app_eof && !g->blocked && !g->lingering && !g->broken)
 		m |= EPOLLIN;
-	if (g->full)
+	if (g->full && !g->broken)
 		m |= EPOLLOUT;
-	if (io_want(g->w->loop, &g->app, m ? m : EPOLLRDHUP | EPOLLET) < 0) {
-		g->why = "epoll failed";
-		loop_defer(g->w->loop, &g->fail, fail_run);
-	}
+	if (io_want(g->w->loop, &g->app, m ? m : EPOLLRDHUP | EPOLLET) < 0)
+		fail(g, "epoll failed");
 }
 
 /* --- tunnel to application ------------------------------------------------------------------------------ */
@@ -188,6 +194,8 @@ static ssize_t on_take(struct h2_stream *s, const struct iovec *iov, int n)
 
 	if (!g->joined || g->over)
 		return 0;
+	if (g->broken)
+		return -EPIPE;
 	k = sendmsg(g->app.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (k > 0)
 		g->ops->moved(g->owner, false, iov, (size_t)k);
@@ -195,8 +203,7 @@ static ssize_t on_take(struct h2_stream *s, const struct iovec *iov, int n)
 		k = 0;
 	if (k < 0) {
 		k = -errno;
-		g->why = "connection reset by the application";
-		loop_defer(g->w->loop, &g->fail, fail_run);
+		fail(g, "connection reset by the application");
 		return k;
 	}
 	for (int i = 0; i < n; i++)
@@ -210,18 +217,16 @@ static ssize_t on_take(struct h2_stream *s, const struct iovec *iov, int n)
 static size_t on_reached(struct h2_stream *s, size_t taken)
 {
 	struct leg *g = container_of(s, struct leg, stream);
-	int queued = 0;
+	size_t queued = g->joined ? sock_unacked(g->app.fd) : 0;
 
-	if (!g->joined || ioctl(g->app.fd, SIOCOUTQ, &queued) < 0 || queued < 0)
-		return taken;
-	return (size_t)queued < taken ? taken - (size_t)queued : 0;
+	return queued < taken ? taken - queued : 0;
 }
 
 static void on_end(struct h2_stream *s)
 {
 	struct leg *g = container_of(s, struct leg, stream);
 
-	if (!g->joined) /* a server's client that ended before we had the application */
+	if (!g->joined || g->broken) /* the first: a server's client that ended before we had the application */
 		return;
 	g->app_shut = true;
 	if (!g->app_eof) /* else closing the socket is the FIN */
@@ -235,7 +240,9 @@ static void on_writable(struct h2_stream *s)
 	struct leg *g = container_of(s, struct leg, stream);
 
 	g->blocked = false;
-	if (g->joined && !g->app_eof && !g->lingering)
+	if (g->broken)
+		loop_defer(g->w->loop, &g->fail, fail_run);
+	else if (g->joined && !g->app_eof && !g->lingering)
 		pump(g);
 	watch(g);
 }
@@ -244,6 +251,10 @@ static void on_reset(struct h2_stream *s, uint32_t code, bool refused, const cha
 {
 	struct leg *g = container_of(s, struct leg, stream);
 
+	if (g->broken) { /* the rest has nowhere to go */
+		finish(g, g->why, NGHTTP2_INTERNAL_ERROR, false);
+		return;
+	}
 	if (code == NGHTTP2_NO_ERROR && g->app_shut && g->joined) {
 		if (g->app_eof) {
 			finish(g, NULL, code, false);
@@ -253,12 +264,11 @@ static void on_reset(struct h2_stream *s, uint32_t code, bool refused, const cha
 		linger(g);
 		return;
 	}
-	if (!g->joined || !(g->left = undelivered(g))) {
+	if (!g->joined || !undelivered(g)) {
 		finish(g, why, NGHTTP2_INTERNAL_ERROR, refused);
 		return;
 	}
-	if (!g->why) /* else the application has ended it just now */
-		g->why = why;
+	g->why = why;
 	g->failing = true;
 	linger(g);
 }
@@ -325,7 +335,7 @@ void leg_kill(struct leg *g, uint32_t code)
 	if (!g->w || g->over)
 		return;
 	g->over = true;
-	timer_cancel(&g->linger);
+	grace_stop(&g->grace);
 	task_cancel(&g->fail);
 	h2_stream_free(&g->stream, code);
 	if (g->app.fd >= 0) {

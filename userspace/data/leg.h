@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A TCP socket joined to a CONNECT stream: the half of a tunnel that a node carries. Private to data/. */
 #pragma once
+#include "data/grace.h"
 #include "data/worker.h"
 #include "net/h2.h"
-
-enum {
-	LEG_LINGER_TICK_MS = 50,
-	LEG_LINGER_MS = 30000, /* the app gets its last bytes for this long after the tunnel's end, */
-	LEG_STALL_MS = 1000,   /* before a reset only while it takes some */
-};
 
 struct leg_ops {
 	/* `n` bytes went; they fill `iov` from its front, until this returns. */
 	void (*moved)(void *owner, bool from_app, const struct iovec *iov, size_t n);
 	/* The answer to a client's CONNECT; with 200 the owner calls leg_join(). NULL on servers. */
 	void (*response)(void *owner, const struct h2_headers *h);
-	/* The end: clean (`why` NULL) or not; the app was reset then. Stream and descriptor are gone. Called once; the
-	 * owner frees the leg in a deferred task. `refused`: the peer has not seen the request, it may be repeated. */
+	/* The end: clean (`why` NULL) or not; both sides were reset then, with what came before delivered (data/grace.h).
+	 * Stream and descriptor are gone. Called once; the owner frees the leg in a deferred task. `refused`: the peer has not seen the request, it may be repeated. */
 	void (*done)(void *owner, const char *why, bool refused);
 };
 
@@ -26,13 +21,13 @@ struct leg {
 	struct worker *w;
 	const struct leg_ops *ops;
 	void *owner;
-	struct timer linger;
+	struct grace grace;
 	struct task fail;
 	const char *why;
-	uint32_t lingered, stalled, left; /* ms, ms without a byte taken, bytes that the app has not taken */
-	bool joined, blocked, full;	  /* the application is there; the tunnel, the application takes nothing now */
+	bool joined, blocked, full; /* the application is there; the tunnel, the application takes nothing now */
 	bool app_eof, app_shut, over;
 	bool lingering, failing; /* the tunnel is over, the app gets what came before; then its reset */
+	bool broken;		 /* the app's socket has failed, the tunnel gets what came before; then its reset */
 	bool unheard;		 /* it is over, and the tunnel's peer has never spoken HTTP/2 */
 };
 

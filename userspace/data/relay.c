@@ -3,7 +3,10 @@
  * gets memory of its own, and until that is gone its sender is not read.
  *
  * The interest in a socket is a function of both directions: IN while its own direction can take more, OUT while the
- * other direction has something left, else edge-triggered HUP so that a reset is still seen. */
+ * other direction has something left, else edge-triggered HUP so that a reset is still seen.
+ *
+ * A side that has failed is no longer watched. What it said before the kernel still has, and the other side gets it, then
+ * its own reset: a server that answers a request which it has not read to its end, and closes, resets behind its answer. */
 #include "data/relay.h"
 
 #include <errno.h>
@@ -34,6 +37,7 @@ static void close_both(struct relay *r)
 	free(r->ab.left);
 	free(r->ba.left);
 	r->ab.left = r->ba.left = NULL;
+	grace_stop(&r->grace);
 }
 
 static void finish(struct relay *r, int err)
@@ -79,20 +83,28 @@ static int put_left(struct relay_way *way, int to)
 	return 0;
 }
 
-/* Moves what can be moved. 0, or the error that ends the relay. */
-static int move(struct relay *r, struct relay_way *way, int from, int to, bool from_a)
+static void fail(struct relay *r, bool a, int err);
+
+/* Moves what can be moved. 0, or why the receiver gets no more. */
+static int move(struct relay *r, bool a)
 {
+	struct relay_way *way = a ? &r->ab : &r->ba;
+	int from = a ? r->a.fd : r->b.fd, to = a ? r->b.fd : r->a.fd;
+
 	for (int i = 0; i < READS_PER_EVENT && !way->eof && !way->left_len; i++) {
 		ssize_t n = recv(from, r->w->buffer, WORKER_BUFFER, MSG_DONTWAIT), sent;
 		const struct iovec got = {r->w->buffer, WORKER_BUFFER};
 
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		if (n < 0) {
+			if (errno != EAGAIN && errno != EINTR)
+				fail(r, a, -errno);
+			return 0;
+		}
 		if (n == 0) {
 			way->eof = true;
 			break;
 		}
-		r->ops->moved(r->owner, from_a, &got, (size_t)n);
+		r->ops->moved(r->owner, a, &got, (size_t)n);
 		sent = put(to, r->w->buffer, (size_t)n);
 		if (sent < 0)
 			return (int)sent;
@@ -104,6 +116,42 @@ static int move(struct relay *r, struct relay_way *way, int from, int to, bool f
 	return 0;
 }
 
+/* --- a side has failed ---------------------------------------------------------------------------------- */
+
+/* The end that is read behind what it said is none: a socket whose error was told reads as one that has ended. */
+static void deliver_last(struct relay *r)
+{
+	bool a = r->failed_a;
+	struct relay_way *way = a ? &r->ab : &r->ba;
+	struct io *from = a ? &r->a : &r->b, *to = a ? &r->b : &r->a;
+	int e = way->left_len ? put_left(way, to->fd) : 0;
+	uint32_t ours;
+
+	if (!e && sock_unread(from->fd))
+		e = move(r, a);
+	ours = way->left_len + sock_unread(from->fd);
+	if (e || grace_over(&r->grace, ours + sock_unacked(to->fd)) ||
+	    io_want(r->w->loop, to, ours ? EPOLLOUT : EPOLLRDHUP | EPOLLET) < 0)
+		finish(r, r->err);
+}
+
+static void look(struct grace *grace)
+{
+	deliver_last(container_of(grace, struct relay, grace));
+}
+
+static void fail(struct relay *r, bool a, int err)
+{
+	if (r->err)
+		return;
+	r->err = err;
+	r->failed_a = a;
+	io_stop(r->w->loop, a ? &r->a : &r->b);
+	grace_begin(&r->grace, r->w->loop, look);
+}
+
+/* --- both are there ------------------------------------------------------------------------------------- */
+
 /* `last`: the other direction has ended, so that closing the sockets is the FIN. */
 static void pass_fin(struct relay_way *way, int to, bool last)
 {
@@ -114,23 +162,23 @@ static void pass_fin(struct relay_way *way, int to, bool last)
 	}
 }
 
-static void serve(struct relay *r, bool a, uint32_t events)
+static void transfer(struct relay *r, bool a, uint32_t events)
 {
-	struct relay_way *in = a ? &r->ab : &r->ba, *out = a ? &r->ba : &r->ab;
-	int self = a ? r->a.fd : r->b.fd, other = a ? r->b.fd : r->a.fd, err = 0;
+	struct relay_way *out = a ? &r->ba : &r->ab;
+	int self = a ? r->a.fd : r->b.fd, e;
 
 	if (events & EPOLLERR)
-		err = sock_connect_result(self) ?: -ECONNRESET;
-	if (!err && events & EPOLLOUT && out->left_len)
-		err = put_left(out, self);
-	if (!err && events & EPOLLIN)
-		err = move(r, in, self, other, a);
-	if (err) {
-		finish(r, err);
-		return;
-	}
-	pass_fin(in, other, out->shut);
-	pass_fin(out, self, in->shut);
+		fail(r, a, sock_connect_result(self) ?: -ECONNRESET);
+	if (!r->err && events & EPOLLOUT && out->left_len && (e = put_left(out, self)) < 0)
+		fail(r, a, e);
+	if (!r->err && events & EPOLLIN && (e = move(r, a)) < 0)
+		fail(r, !a, e);
+}
+
+static void pass_ends(struct relay *r)
+{
+	pass_fin(&r->ab, r->b.fd, r->ba.shut);
+	pass_fin(&r->ba, r->a.fd, r->ab.shut);
 	if (r->ab.shut && r->ba.shut) {
 		finish(r, 0);
 		return;
@@ -138,6 +186,20 @@ static void serve(struct relay *r, bool a, uint32_t events)
 	if (io_want(r->w->loop, &r->a, interest(&r->ab, &r->ba)) < 0 ||
 	    io_want(r->w->loop, &r->b, interest(&r->ba, &r->ab)) < 0)
 		finish(r, -ENOMEM);
+}
+
+static void serve(struct relay *r, bool a, uint32_t events)
+{
+	if (r->err && events & EPOLLERR) { /* both sides have failed */
+		finish(r, r->err);
+		return;
+	}
+	if (!r->err)
+		transfer(r, a, events);
+	if (r->err)
+		deliver_last(r);
+	else
+		pass_ends(r);
 }
 
 static void ready_a(struct io *io, uint32_t events)

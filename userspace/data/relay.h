@@ -3,6 +3,7 @@
 #pragma once
 #include <sys/uio.h>
 
+#include "data/grace.h"
 #include "data/worker.h"
 
 struct relay_way {     /* one direction */
@@ -14,14 +15,17 @@ struct relay_way {     /* one direction */
 struct relay_ops {
 	/* `n` bytes were read; they fill `iov` from its front, until this returns. */
 	void (*moved)(void *owner, bool from_a, const struct iovec *iov, size_t n);
-	/* Both directions ended (err 0), or one failed (-errno; the other side was reset). The descriptors are closed.
-	 * Called once; the owner frees the relay in a deferred task. */
+	/* Both directions ended (err 0), or a side failed (-errno; the other was reset, once it had what came before:
+	 * data/grace.h). The descriptors are closed. Called once; the owner frees the relay in a deferred task. */
 	void (*done)(void *owner, int err);
 };
 
 struct relay {
 	struct io a, b;
 	struct relay_way ab, ba;
+	struct grace grace;
+	int err; /* what a side has failed with, */
+	bool failed_a;
 	struct worker *w;
 	const struct relay_ops *ops;
 	void *owner;

@@ -5,9 +5,11 @@
 
 #include <errno.h>
 #include <linux/netfilter_ipv4.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -210,6 +212,25 @@ int sock_connect_result(int fd)
 	socklen_t len = sizeof e;
 
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &len) < 0 ? -errno : -e;
+}
+
+/* --- what is under way ---------------------------------------------------------------------------------- */
+
+static uint32_t queued(int fd, unsigned long queue)
+{
+	int n = 0;
+
+	return ioctl(fd, queue, &n) < 0 || n < 0 ? 0 : (uint32_t)n;
+}
+
+uint32_t sock_unread(int fd)
+{
+	return queued(fd, SIOCINQ);
+}
+
+uint32_t sock_unacked(int fd)
+{
+	return queued(fd, SIOCOUTQ);
 }
 
 /* --- addresses and options ------------------------------------------------------------------------------ */

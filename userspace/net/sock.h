@@ -47,6 +47,11 @@ int sock_connect_poll(int fd, const struct endpoint *to);
 /* 0, or -errno of a finished connect. */
 int sock_connect_result(int fd);
 
+/* Bytes that wait to be read, also behind an error; 0 when it cannot be told. */
+uint32_t sock_unread(int fd);
+/* Bytes that were sent and that the peer's kernel has not acknowledged; the same. */
+uint32_t sock_unacked(int fd);
+
 /* What the client dialled: SO_ORIGINAL_DST of either family (iptables), else the local address (BPF, TPROXY). */
 int sock_original_dst(int fd, bool nat, struct endpoint *out);
 int sock_local(int fd, struct endpoint *out);

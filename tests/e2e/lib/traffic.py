@@ -122,6 +122,32 @@ def sees_reset(s):
     return n
 
 
+def early_answer(c, s, uploads=False):
+    """A server that answers what it does not read, and closes: a reset behind the answer, which the client has all the same."""
+    answer = b"HTTP/1.1 413 Content Too Large\r\n\r\n"
+    c.sendall(b"x" * 1000)
+    while len(s.recv(1000, socket.MSG_PEEK)) < 1000:
+        pass
+    upload = Task(upload_until_it_fails, c) if uploads else None
+    s.sendall(answer)
+    s.close()
+    got = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while chunk := c.recv(1000):
+            got += chunk
+        check(uploads, "end of file instead of a reset")  # else the upload was told of the reset
+    equal(bytes(got), answer, "the client read")
+    if upload:
+        upload.result()
+
+
+def upload_until_it_fails(s):
+    with contextlib.suppress(ConnectionError):
+        for _ in range(1 << 16):
+            s.sendall(bytes(1 << 12))
+        raise AssertionError("the server has closed, and all was sent")
+
+
 def is_cut(s, within=10):
     """The connection ends, one way or the other, and brings no data."""
     s.settimeout(within)
