@@ -425,28 +425,71 @@ static void test_stalled_neighbours(void **state)
 	}
 }
 
+enum { SLOW_LOOKS = 7, SLOW_BYTES = 33000 };
+
+struct stuck {
+	struct pair p;
+	struct flow flow[8], *all[9];
+};
+
+/* The server reads nothing, and the client has said what it can. */
+static void stuck_open(struct stuck *s)
+{
+	memset(s, 0, sizeof *s);
+	ends_join(&s->p.client, &s->p.server);
+	for (unsigned i = 0; i < 8; i++) {
+		struct app *c = end_connect(&s->p.client, "10.0.0.1:80");
+
+		assert_true(run_until(is_answered, c));
+		s->flow[i] = (struct flow){c, s->p.server.app[i], 3 << 20, 65536, .shut = true};
+		s->all[i] = &s->flow[i];
+	}
+	io_want(rig_loop, &s->p.server.h2->io, 0);
+	assert_true(run_until(all_blocked, s->all));
+	assert_true(s->p.client.h2->stuck);
+}
+
 /* A tunnel whose other end reads nothing for a while: the applications wait, no byte is lost. */
 static void test_stuck_socket(void **state)
 {
-	struct pair p;
-	struct flow flow[8], *all[9] = {NULL};
+	struct stuck s;
 
-	ends_join(&p.client, &p.server);
-	for (unsigned i = 0; i < 8; i++) {
-		struct app *c = end_connect(&p.client, "10.0.0.1:80");
-
-		assert_true(run_until(is_answered, c));
-		flow[i] = (struct flow){c, p.server.app[i], 3 << 20, 65536, .shut = true};
-		all[i] = &flow[i];
-	}
-	io_want(rig_loop, &p.server.h2->io, 0);
-	assert_true(run_until(all_blocked, all));
-	assert_true(p.client.h2->stuck);
-	io_want(rig_loop, &p.server.h2->io, EPOLLIN);
-	assert_true(run_until(flows_done, all));
+	stuck_open(&s);
+	io_want(rig_loop, &s.p.server.h2->io, EPOLLIN);
+	assert_true(run_until(flows_done, s.all));
 	for (unsigned i = 0; i < 8; i++)
-		flow_check(&flow[i], "after the socket was stuck");
-	pair_close(&p);
+		flow_check(&s.flow[i], "after the socket was stuck");
+	pair_close(&s.p);
+}
+
+/* Who takes a little at a time, less than a record's slots in all of the deadline, is waited for; who takes nothing is not. */
+static void test_slow_socket(void **state)
+{
+	struct stuck s;
+	struct end *client = &s.p.client;
+
+	stuck_open(&s);
+	timer_cancel(&s.p.server.h2->timer); /* nor does it ask */
+	for (unsigned i = 0; i < SLOW_LOOKS; i++) {
+		static char some[SLOW_BYTES];
+		size_t n = 0;
+		ssize_t k;
+
+		while (n < sizeof some && (k = read(record_fd(s.p.server.h2->record), some, sizeof some - n)) > 0)
+			n += (size_t)k;
+		clock_forward(H2_PING_MS / 2);
+		clock_forward(H2_PING_MS / 2);
+		if (client->closed || !client->h2->stuck)
+			fail_msg("after %u looks: %s", i + 1, client->closed ? client->why : "not stuck");
+	}
+	for (unsigned i = 0; i < 6; i++) {
+		client->h2->seen = loop_now(rig_loop); /* it still talks */
+		clock_forward(H2_PING_MS);
+	}
+	assert_int_equal(client->closed, 1);
+	assert_string_equal(client->why, "the peer reads nothing");
+	assert_int_equal(client->limited[H2_LIMIT_UNREAD], 1);
+	pair_close(&s.p);
 }
 
 /* At rest a connection holds no buffer. */
@@ -709,11 +752,11 @@ static void test_who_hardly_reads(void **state)
 
 	client_goes(&p);
 	for (unsigned ms = H2_LINGER_MS; ms < H2_LINGER_MAX_MS; ms += H2_LINGER_MS) {
-		p.client.h2->linger_left = INT_MAX; /* it has taken something since */
+		p.client.h2->unsent = UINT32_MAX; /* it has taken something since */
 		clock_forward(H2_LINGER_MS);
 		assert_int_equal(p.client.closed, 0);
 	}
-	p.client.h2->linger_left = INT_MAX;
+	p.client.h2->unsent = UINT32_MAX;
 	clock_forward(2 * H2_LINGER_MS);
 	assert_int_equal(p.client.closed, 1);
 	pair_close(&p);
@@ -864,6 +907,7 @@ int main(void)
 		cmocka_unit_test(test_connection_lost),
 		cmocka_unit_test(test_stalled_neighbours),
 		cmocka_unit_test(test_stuck_socket),
+		cmocka_unit_test(test_slow_socket),
 		cmocka_unit_test(test_idle_memory),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_max_streams),

@@ -187,13 +187,16 @@ static void io_ready(struct io *io, uint32_t events)
 static void timer_fire(struct timer *t)
 {
 	struct h2 *h = container_of(t, struct h2, timer);
-	uint64_t silent = loop_now(h->loop) - h->last_rx;
+	uint64_t now = loop_now(h->loop), silent;
 
 	if (!h->greeted) {
 		h2_die(h, "no HTTP/2 preface in time");
 		return;
 	}
-	if (h->stuck && loop_now(h->loop) - h->stuck_since >= H2_PING_MS + H2_PING_DEADLINE_MS) {
+	if (h2_takes(h)) /* the answer to a ping is as far behind as what waits is long */
+		h->seen = h->stuck_since = now;
+	silent = now - h->seen;
+	if (h->stuck && now - h->stuck_since >= H2_PING_MS + H2_PING_DEADLINE_MS) {
 		h2_limited(h, H2_LIMIT_UNREAD);
 		h2_die(h, "the peer reads nothing");
 		return;

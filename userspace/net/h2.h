@@ -39,7 +39,7 @@ enum {
 	H2_HEADERS_END = 4,	     /* so many times that ends the connection, instead of a 431 */
 	H2_HEADER_VALUE_MAX = 4096,  /* bytes kept of a header that we read */
 	H2_PING_MS = 10000,	     /* silence after which the peer is asked */
-	H2_PING_DEADLINE_MS = 20000, /* silence after that which ends the connection */
+	H2_PING_DEADLINE_MS = 20000, /* silence after that, with nothing taken, which ends the connection */
 	H2_PREFACE_MS = 10000,	     /* until the peer's first frame */
 	H2_CONTROL_BURST = 10000,    /* control and empty frames: this many at once, */
 	H2_CONTROL_PER_MS = 5,	     /* and this many a millisecond; more is a flood */

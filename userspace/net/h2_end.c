@@ -4,10 +4,10 @@
 #include "net/h2_internal.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
+
+#include "net/sock.h"
 
 enum { GOAWAY_STEP_MS = 1000 };
 
@@ -86,24 +86,22 @@ bool h2_is_cut(const struct h2 *h)
 
 /* --- after the last byte -------------------------------------------------------------------------------- */
 
-/* Bytes that the peer has not taken from us yet. */
-static int unsent(const struct h2 *h)
+bool h2_takes(struct h2 *h)
 {
-	int n = 0;
+	size_t before = h->unsent;
 
-	return ioctl(record_fd(h->record), SIOCOUTQ, &n) < 0 ? 0 : n;
+	h->unsent = record_tx_unsent(h->record) + sock_unacked(record_fd(h->record));
+	return h->unsent < before;
 }
 
 static void linger_late(struct timer *t)
 {
 	struct h2 *h = container_of(t, struct h2, timer);
-	int left = unsent(h);
 
-	if (left >= h->linger_left || loop_now(h->loop) >= h->linger_until) {
+	if (!h2_takes(h) || loop_now(h->loop) >= h->linger_until) {
 		h2_die(h, h->why);
 		return;
 	}
-	h->linger_left = left;
 	timer_set(h->loop, t, H2_LINGER_MS, linger_late);
 }
 
@@ -114,7 +112,7 @@ static void linger(struct h2 *h)
 	h->lingering = true;
 	shutdown(record_fd(h->record), SHUT_WR);
 	timer_cancel(&h->goaway);
-	h->linger_left = unsent(h);
+	h2_takes(h);
 	h->linger_until = loop_now(h->loop) + H2_LINGER_MAX_MS;
 	timer_set(h->loop, &h->timer, H2_LINGER_MS, linger_late);
 }

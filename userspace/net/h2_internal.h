@@ -31,9 +31,10 @@ struct h2 {
 	struct timer timer;  /* preface, then pings; how long an end may take */
 	struct timer goaway; /* second step of a server's shutdown */
 	struct list streams, dirty, blocked;
-	struct h2_headers *collect; /* the header block that is being read */
-	uint8_t *slot;		    /* where the frame being made goes; NULL: none */
-	uint64_t last_rx, stuck_since;
+	struct h2_headers *collect;    /* the header block that is being read */
+	uint8_t *slot;		       /* where the frame being made goes; NULL: none */
+	uint64_t seen, stuck_since;    /* when the peer last said or took something */
+	size_t unsent;		       /* bytes that it had not taken when it was last looked at */
 	uint64_t credited_at;	       /* when the peer last gave the connection window */
 	struct h2_share *share, alone; /* `alone` where there is no other */
 	uint32_t window, taken;	       /* of the connection, for the peer to send; bytes since it grew */
@@ -55,7 +56,6 @@ struct h2 {
 	bool cut;	 /* by h2_cut() */
 	bool blamed;	 /* GOAWAY with an error was sent, by us or by nghttp2 */
 	bool lingering;	 /* all is said: what comes is thrown away until the peer closes */
-	int linger_left; /* bytes that had not reached the peer when it was last looked at */
 	uint64_t linger_until;
 	bool leaving, told_leaving, shutdown, goaway_sent, dead, told_closed, pinged, saw_idle, too_large, server;
 	const char *why;
@@ -112,6 +112,8 @@ void h2_terminate(struct h2 *h, uint32_t code, const char *why);
 /* A ping was answered: of h2_shutdown(), the peer has seen all that we sent before. */
 void h2_goaway_pong(struct h2 *h, const uint8_t payload[8]);
 extern const uint8_t h2_goaway_ping[8];
+/* Has the peer taken some of what waits for it, since this was last asked? */
+bool h2_takes(struct h2 *h);
 /* All is said when the socket has it all. */
 void h2_end_if_finished(struct h2 *h);
 

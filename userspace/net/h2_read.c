@@ -67,7 +67,7 @@ static void read_some(struct h2 *h)
 		ssize_t n = record_recv(h->record, on_plaintext, h);
 
 		if (n >= 0) {
-			h->last_rx = loop_now(h->loop);
+			h->seen = loop_now(h->loop);
 			h->pinged = false;
 		}
 		h->unreadable = n == -EAGAIN && i == 0;

@@ -73,6 +73,8 @@ int record_write(struct record *r, const void *p, size_t len);
 /* 0: everything is in the socket. -EAGAIN: wait until the fd is writable, then call again. Else -errno. */
 int record_flush(struct record *r);
 bool record_tx_pending(const struct record *r);
+/* After -EAGAIN: bytes of that flush which are not in the socket yet. */
+size_t record_tx_unsent(const struct record *r);
 
 /* Reads once. `data(arg, p, len)` gets application data; if it returns non-zero the call ends with that value and the
  * connection is unusable. Returns bytes of plaintext (0 is possible), or

@@ -227,6 +227,11 @@ bool record_tx_pending(const struct record *r)
 	return r->tx_end || has_data(r) || r->tx_alert_due || (r->tx_update_due && !r->tx_closed);
 }
 
+size_t record_tx_unsent(const struct record *r)
+{
+	return r->tx_end ? r->tx_end - r->tx_sent : 0;
+}
+
 /* Seals what is due and sends it. */
 static int user_send(struct record *r)
 {
