@@ -614,6 +614,26 @@ static void test_floods(void **state)
 	}
 }
 
+/* An application with something to say in the same turn does not get in the way of GOAWAY. */
+static void test_flood_beside_data(void **state)
+{
+	open_stream(true);
+	clock_hold(true);
+	run_turns(1);
+	e.h2->control.left = 1;
+	e.h2->control.at = loop_now(rig_loop);
+	for (unsigned i = 0; i < 3; i++)
+		wire_frame(&w, F_PING, 0, 0, (uint8_t[8]){0}, 8);
+	assert_int_equal(write(e.app[0]->fd[1], "12345", 5), 5);
+	wire_settle(&w);
+	assert_int_equal(w.goaways, 1);
+	assert_int_equal(w.goaway_code, NGHTTP2_ENHANCE_YOUR_CALM);
+	assert_int_equal(e.closed, 1);
+	assert_string_equal(e.why, h2_too_many_frames);
+	clock_hold(false);
+	wire_close(&w, &e);
+}
+
 /* The same frames at a pace that happens. */
 static void test_no_flood(void **state)
 {
@@ -1080,6 +1100,7 @@ int main(void)
 		cmocka_unit_test(test_frames_cut_anywhere),
 		cmocka_unit_test(test_dense_reads),
 		cmocka_unit_test(test_floods),
+		cmocka_unit_test(test_flood_beside_data),
 		cmocka_unit_test(test_no_flood),
 		cmocka_unit_test(test_updates_of_small_reads),
 		cmocka_unit_test(test_rapid_reset),

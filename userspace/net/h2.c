@@ -25,10 +25,9 @@ void h2_touch(struct h2 *h)
 
 void h2_die(struct h2 *h, const char *why)
 {
-	if (!h->dead) {
-		h->dead = true;
+	if (!h->dead && !h->ending)
 		h->why = why;
-	}
+	h->dead = true;
 	h2_touch(h);
 }
 

@@ -100,7 +100,7 @@ ssize_t h2_stream_pump(struct h2_stream *s, int fd)
 	if (!s->id || s->over || s->end_out || !s->answered)
 		return -EPIPE;
 	h2_frames_out(h); /* nothing may come between the read and its frames */
-	if (h->dead)
+	if (h->dead || h->ending || !nghttp2_session_want_read(h->session)) /* behind the last GOAWAY no data goes */
 		return -EPIPE;
 	window = send_window(s);
 	if (window)
