@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tests of net/h2 against frames by hand: what other implementations send, and what hostile ones do. */
 #include "h2_wire.h"
+#include "net/sock.h"
 
 static struct wire w;
 static struct end e;
@@ -1066,6 +1067,35 @@ static void test_silent_client(void **state)
 	}
 }
 
+/* How a connection ended that nobody said goodbye on. */
+static void test_lost(void **state)
+{
+	static const struct {
+		const char *name, *why;
+		bool reset;
+	} rows[] = {
+		{"an end without close_notify", "end of file without close_notify", false},
+		{"a reset", "Connection reset by peer", true},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		open_stream(true);
+		if (rows[i].reset) {
+			wire_frame(&w, F_PING, 0, 0, (uint8_t[8]){0}, 8);
+			run_turns(3); /* what it answers stays unread */
+			sock_reset_on_close(record_fd(w.record));
+			record_free(w.record);
+			w.record = NULL;
+		} else {
+			shutdown(record_fd(w.record), SHUT_WR);
+		}
+		run_turns(10);
+		if (e.closed != 1 || strcmp(e.why, rows[i].why))
+			fail_msg("%s: %s", rows[i].name, e.closed ? e.why : "still open");
+		wire_close(&w, &e);
+	}
+}
+
 static void test_bad_bytes(void **state)
 {
 	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n      ",
@@ -1116,6 +1146,7 @@ int main(void)
 		cmocka_unit_test(test_stalls),
 		cmocka_unit_test(test_preface_deadline),
 		cmocka_unit_test(test_silent_client),
+		cmocka_unit_test(test_lost),
 		cmocka_unit_test(test_bad_bytes),
 	};
 

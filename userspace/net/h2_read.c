@@ -7,6 +7,7 @@
 #include "net/h2_internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 enum {
 	READS_PER_EVENT = 4,
@@ -76,10 +77,7 @@ static void read_some(struct h2 *h)
 		if (n < 0) {
 			const char *e = record_error(h->record);
 
-			h2_die(h, h->why		   ? h->why
-				  : n == -ENODATA	   ? "closed by peer"
-				  : n == -ECONNRESET || !e ? "connection reset by peer"
-							   : e);
+			h2_die(h, h->why ? h->why : n == -ENODATA ? "closed by peer" : *e ? e : strerror((int)-n));
 			return;
 		}
 		if (!record_more(h->record))

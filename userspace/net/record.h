@@ -89,7 +89,8 @@ ssize_t record_recv(struct record *r, record_data_fn *data, void *arg);
 void record_read_max(struct record *r, size_t max);
 /* Was the last record_recv() cut short by its buffer, so that more may wait in the socket? */
 bool record_more(const struct record *r);
-/* A word for the log about the last -EPROTO or -EBADMSG, e.g. "alert unknown_ca(48)"; static storage. */
+/* A word for the log about the last -EPROTO, -EBADMSG or FIN, e.g. "alert unknown_ca(48)", or "": the error says it all;
+ * static storage. */
 const char *record_error(const struct record *r);
 
 /* Queues a close_notify alert behind what is committed; flush sends it. Nothing may be written after it. */

@@ -231,7 +231,6 @@ static int judge(struct record *r, int err)
 		return record_fail(r, -EPROTO, ALERT_UNEXPECTED_MESSAGE, "KeyUpdate in pieces");
 	default:
 		r->rx_end = err;
-		r->error = "connection lost";
 		return err;
 	}
 }

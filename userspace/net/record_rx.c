@@ -122,7 +122,7 @@ static ssize_t read_once(struct record *r, struct iovec *iov, int n_iov)
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return -EAGAIN;
 	r->rx_end = n ? -errno : -ECONNRESET;
-	r->error = n ? "connection lost" : "end of file without close_notify";
+	r->error = n ? NULL : "end of file without close_notify";
 	return r->rx_end;
 }
 
