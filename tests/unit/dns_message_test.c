@@ -102,6 +102,46 @@ static void test_queries(void **state)
 	}
 }
 
+/* What is read of messages is bounded by their length before ldns sees them: a text record of nothing but empty strings. */
+static void test_long_messages(void **state)
+{
+	static const struct {
+		const char *name;
+		size_t query, reply;
+		enum dns_read read;
+		unsigned ttl;
+	} rows[] = {
+		{"the longest", DNS_QUERY_MAX, DNS_REPLY_READ_MAX, DNS_READ_QUERY, 44},
+		{"longer", DNS_QUERY_MAX + 1, DNS_REPLY_READ_MAX + 1, DNS_READ_WRONG, 0},
+		{"as long as can be", DNS_MESSAGE_MAX, DNS_MESSAGE_MAX, DNS_READ_WRONG, 0},
+	};
+	static const char query[] = HEAD_OPT WEB A, reply[] = "\x12\x34\x81\x80\0\1\0\1\0\0\0\0" WEB A;
+	static const char record[] = POINTER "\0\20\0\1\0\0\0\54"; /* TXT, 44 s */
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct dns_question q;
+		struct dns_reply r = {0};
+		enum dns_rcode rcode;
+		size_t n = sizeof query - 1, rest = rows[i].query - n - sizeof record - 1;
+		uint8_t *m = calloc(1, DNS_MESSAGE_MAX);
+
+		memcpy(m, query, n);
+		memcpy(m + n, record, sizeof record - 1);
+		dns_put16(m + n + sizeof record - 1, (unsigned)rest);
+		if (dns_question_read(&q, m, rows[i].query, &rcode) != rows[i].read)
+			fail_msg("%s: a query of %zu bytes", rows[i].name, rows[i].query);
+		q = (struct dns_question){.id = 0x1234, .type = 16, .class = 1, .wire_len = sizeof WEB - 1};
+		memcpy(q.wire, WEB, sizeof WEB - 1);
+		memcpy(m, reply, n);
+		dns_put16(m + n - 4, 16);
+		dns_put16(m + n + sizeof record - 1, (unsigned)(rows[i].reply - n - sizeof record - 1));
+		dns_reply_read(&r, &q, m, rows[i].reply);
+		if (r.ttl_s != rows[i].ttl)
+			fail_msg("%s: an answer of %zu bytes is kept %u s", rows[i].name, rows[i].reply, r.ttl_s);
+		free(m);
+	}
+}
+
 /* --- our answers ---------------------------------------------------------------------------------------- */
 
 static struct dns_question question(const char *msg, size_t len)
@@ -358,7 +398,7 @@ static void test_cache_bounds(void **state)
 	struct dns_cache *c = dns_cache_new();
 	struct dns_question first = numbered(0), q;
 	const struct dns_reply r = {.ttl_s = 10};
-	uint8_t msg[DNS_CACHE_MESSAGE_MAX + 1] = {0}, out[DNS_CACHE_MESSAGE_MAX + 1];
+	uint8_t msg[DNS_REPLY_READ_MAX + 1] = {0}, out[DNS_REPLY_READ_MAX + 1];
 
 	dns_cache_put(c, &pods[1], &resolver, &first, &r, 0, msg, 100);
 	for (unsigned i = 1; i < MANY; i++) {
@@ -442,9 +482,11 @@ static void test_types(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_queries),	    cmocka_unit_test(test_answers), cmocka_unit_test(test_sizes),
-		cmocka_unit_test(test_replies),	    cmocka_unit_test(test_cache),   cmocka_unit_test(test_cache_bounds),
-		cmocka_unit_test(test_resolv_conf), cmocka_unit_test(test_types),
+		cmocka_unit_test(test_queries),	     cmocka_unit_test(test_long_messages),
+		cmocka_unit_test(test_answers),	     cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_replies),	     cmocka_unit_test(test_cache),
+		cmocka_unit_test(test_cache_bounds), cmocka_unit_test(test_resolv_conf),
+		cmocka_unit_test(test_types),
 	};
 
 	for (size_t i = 0; i < COUNT(pods); i++)

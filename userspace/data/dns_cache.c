@@ -169,7 +169,7 @@ void dns_cache_put(struct dns_cache *c, struct dns_share *pod, const struct endp
 	size_t ttls = r->n_ttls * sizeof *r->ttl_at, name = strlen(q->text) + 1;
 	struct entry *e;
 
-	if (!is_kept(q) || !ttl || len > DNS_CACHE_MESSAGE_MAX)
+	if (!is_kept(q) || !ttl || len > DNS_REPLY_READ_MAX)
 		return;
 	e = find(c, &k, hash);
 	if (e)

@@ -9,7 +9,6 @@
 enum {
 	DNS_CACHE_BYTES = 4 << 20,	 /* of a worker */
 	DNS_CACHE_POD_BYTES = 256 << 10, /* of a pod in it */
-	DNS_CACHE_MESSAGE_MAX = 4096,	 /* longer answers are not kept */
 	DNS_CACHE_TTL_MAX_S = 300,	 /* however long they would be good for */
 };
 

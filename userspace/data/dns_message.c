@@ -68,7 +68,7 @@ enum dns_read dns_question_read(struct dns_question *q, const uint8_t *msg, size
 	if (len < DNS_HEADER || msg[DNS_FLAGS] & DNS_QR)
 		return DNS_READ_SILENT;
 	q->id = (uint16_t)dns_get16(msg);
-	if (ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK) {
+	if (len > DNS_QUERY_MAX || ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK) {
 		*rcode = DNS_FORMERR;
 		return DNS_READ_WRONG;
 	}

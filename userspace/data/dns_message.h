@@ -11,11 +11,13 @@
 enum {
 	DNS_HEADER = 12,
 	DNS_MESSAGE_MAX = 65535,
-	DNS_UDP_MIN = 512,   /* what everybody takes in one datagram */
-	DNS_WIRE_NAME = 255, /* a name on the wire */
-	DNS_TTL_S = 30,	     /* of the mesh's answers */
-	DNS_EMPTY_TTL_S = 5, /* how long "no such address" is believed: endpoints may come any time */
-	DNS_TTLS_MAX = 128,  /* records of an answer that is kept */
+	DNS_QUERY_MAX = 1232,	   /* of a query; with every option that there is it is shorter */
+	DNS_REPLY_READ_MAX = 4096, /* longer answers are passed on unread (ldns can take half a second), not kept */
+	DNS_UDP_MIN = 512,	   /* what everybody takes in one datagram */
+	DNS_WIRE_NAME = 255,	   /* a name on the wire */
+	DNS_TTL_S = 30,		   /* of the mesh's answers */
+	DNS_EMPTY_TTL_S = 5,	   /* how long "no such address" is believed: endpoints may come any time */
+	DNS_TTLS_MAX = 128,	   /* records of an answer that is kept */
 	DNS_TYPE_NAME = 16,
 };
 

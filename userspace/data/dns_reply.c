@@ -139,7 +139,7 @@ void dns_reply_read(struct dns_reply *r, const struct dns_question *q, const uin
 
 	r->ttl_s = 0;
 	r->n_ttls = 0;
-	if (!q->wire_len || dns_get16(msg + DNS_COUNTS) != 1 || len > DNS_MESSAGE_MAX ||
+	if (!q->wire_len || dns_get16(msg + DNS_COUNTS) != 1 || len > DNS_REPLY_READ_MAX ||
 	    ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK)
 		return;
 	if (find_ttls(r, msg, len))
