@@ -135,6 +135,14 @@ def who(bed, direction):
     return bed.ask(bed.pod, bed.remote.ip4, APP).who if asks == "pod" else bed.ask(bed.remote, bed.pod.ip4, APP).who
 
 
+def is_reset(s):
+    try:
+        s.send(b"x")
+    except ConnectionError:
+        return True
+    return False
+
+
 def gone(bed, direction):
     """A link goes by itself."""
     if bed.hook == "clsact":
@@ -207,6 +215,26 @@ for hook, other in OTHERS.items():
                 equal(mend(bed), (0, ""), "mended")
 
 
+for hook, other in OTHERS.items():
+    @table.row(f"{hook}/one-that-only-watches-ends-no-connection", functools.partial(MendBed, hook))
+    def _(bed, other=other):
+        """What ours had let go before goes on; what left because another let it past is reset."""
+        bed.steer(f"out={bed.remote.ip4}/32", "out-port=1")
+        with contextlib.closing(bed.pod.connect(bed.remote.ip4, APP)) as excluded:
+            equal(hear(excluded).who, "remote", "who answers where nothing is captured")
+            for _ in range(2):
+                with other(bed, says=NEXT):
+                    equal(mend(bed)[0], 1, "mended")
+                    gone(bed, "egress")
+                check(echoes(excluded, os.urandom(1000)), "bytes changed")
+            bed.configure()
+            with other(bed), contextlib.closing(bed.pod.connect(bed.remote.ip4, APP)) as past:
+                equal(hear(past).who, "remote", "who answers past ours")
+                equal(mend(bed)[0], 1, "mended")
+                until(lambda: is_reset(past), "the end of what went past ours")
+                check(echoes(excluded, os.urandom(1000)), "bytes changed")
+
+
 @table.row("clsact/filters-of-an-older-keeper-are-replaced", functools.partial(MendBed, "clsact"))
 def _(bed):
     """They had another priority."""
@@ -246,6 +274,27 @@ def _(bed):
         tc("del", "dev", "eth0", "egress", "prio", "1")
     equal(mend(bed)[1], "", "missing")
     bed.works()
+
+
+@table.row("clsact/one-of-another-kind-has-the-priority-of-a-device-that-lost-ours", functools.partial(MendBed, "clsact"))
+def _(bed):
+    """Behind it is better than not at all; a pod that is not steered yet is refused."""
+    bed.steer()
+    unfilter(bed, "egress")
+    with stranger(bed, "1", "1", qdisc=False, protocol="ipv6", says=NEXT):
+        check("is behind another" in (why := bed.refuses("mend", bed.pod.uid)), why)
+        bed.works()
+        bed.unsteer()
+        check("where another's filter is first" in (why := bed.attach_error()), why)
+
+
+@table.row("auto/one-of-another-kind-has-the-priority", functools.partial(MendBed, "auto"))
+def _(bed):
+    """A link comes before all filters."""
+    with stranger(bed, "1", "1", protocol="ipv6"):
+        bed.steer()
+        bed.works()
+        equal(mend(bed), (0, ""), "mended")
 
 
 @table.row("auto/another-is-there-already", functools.partial(MendBed, "auto"))

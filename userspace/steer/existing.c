@@ -11,7 +11,7 @@
 
 struct note {
 	struct steer_pod *p;
-	int map, e;
+	int map, spared, e;
 	unsigned n, reset;
 };
 
@@ -88,14 +88,20 @@ int existing_pin(const struct steer_pod *p, char why[STEER_WHY_MAX])
 	return p->existing < 0 ? 0 : pin_put(&p->pins, PIN_EXISTING, p->existing, why);
 }
 
-static int map_make(struct steer_pod *p, char why[STEER_WHY_MAX])
+static int cookies_make(const char *name, char why[STEER_WHY_MAX])
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "existing", sizeof(uint64_t), sizeof(uint32_t), STEER_ABI_EXISTING,
-				&opts);
+	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, name, sizeof(uint64_t), sizeof(uint32_t), STEER_ABI_EXISTING, &opts);
+
+	return fd < 0 ? failed(why, fd, "cannot make the BPF map %s", name) : fd;
+}
+
+static int map_make(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	int fd = cookies_make("existing", why);
 
 	if (fd < 0)
-		return failed(why, fd, "cannot make the BPF map existing");
+		return fd;
 	p->existing = fd;
 	return existing_pin(p, why);
 }
@@ -149,22 +155,49 @@ unsigned existing_count(struct steer_pod *p)
 	return t.n;
 }
 
+static bool is_in(int map, const struct diag_socket *s)
+{
+	uint32_t one;
+
+	return map >= 0 && bpf_map_lookup_elem(map, &s->cookie, &one) == 0;
+}
+
+static bool on_direct(void *arg, const struct diag_socket *s)
+{
+	uint32_t one = 1;
+
+	if (s->flow == STEER_FLOW_DIRECT)
+		bpf_map_update_elem(*(int *)arg, &s->cookie, &one, BPF_ANY); /* what a full map lacks is reset */
+	return true;
+}
+
+int existing_direct(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	int fd = cookies_make("direct", why), e;
+
+	if (fd < 0)
+		return fd;
+	e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_direct, &fd);
+	if (!e)
+		return fd;
+	close(fd);
+	return failed(why, e, "cannot read the pod's connections");
+}
+
 static bool on_other(void *arg, const struct diag_socket *s)
 {
 	struct note *n = arg;
-	uint32_t one;
 
-	if (!leaves_the_pod(n->p, s) || s->flow == STEER_FLOW_CAPTURED ||
-	    (n->map >= 0 && bpf_map_lookup_elem(n->map, &s->cookie, &one) == 0))
+	if (!leaves_the_pod(n->p, s) || s->flow == STEER_FLOW_CAPTURED || is_in(n->map, s) || is_in(n->spared, s))
 		return true;
 	n->e = diag_destroy(s);
 	n->reset += !n->e;
 	return !n->e;
 }
 
-int existing_reset_others(struct steer_pod *p, char why[STEER_WHY_MAX])
+int existing_reset_others(struct steer_pod *p, int spared, char why[STEER_WHY_MAX])
 {
-	struct note note = {.p = p, .map = p->existing};
+	struct note note = {.p = p, .map = p->existing, .spared = spared};
 	int e = diag_each(p->steer->shared.map[MAP_FLOWS], DIAG_CONNECTED, on_other, &note);
 
 	if (!e)

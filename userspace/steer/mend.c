@@ -2,6 +2,9 @@
 /* Puts back what somebody took from a pod that is steered: until then its traffic may leave in plaintext. In the order of
  * attachment, egress last. What the kernel tells of (rules, routes, filters) only says "look"; of links that are detached
  * it tells nobody, so they are asked. Of one that comes before ours nobody is told either: that waits for steer_mend(). */
+#include <string.h>
+#include <unistd.h>
+
 #include "base/log.h"
 #include "steer/iptables.h"
 #include "steer/rtnl.h"
@@ -45,32 +48,61 @@ static int repin(struct steer_pod *p, char why[STEER_WHY_MAX])
 	return e;
 }
 
-/* How many do not steer, being gone or behind others. Forgotten, they are attached anew. */
-static unsigned count_lost(struct steer_pod *p, bool forget)
+struct lost { /* hooks that do not steer */
+	unsigned gone, behind;
+};
+
+/* Forgotten, they are attached anew. */
+static struct lost count_lost(struct steer_pod *p, bool forget)
 {
-	unsigned n = 0;
+	struct lost n = {0};
 
 	for (unsigned i = 0; i < p->n_devices; i++)
 		for (int d = INGRESS; d < DIRECTIONS; d++) {
 			struct device *dev = &p->device[i];
+			const char *trouble = hook_trouble(&dev->hook[d], dev->ifindex, d);
 
-			if (!hook_trouble(&dev->hook[d], dev->ifindex, d))
+			if (!trouble)
 				continue;
 			if (forget)
 				hook_forget(&dev->hook[d]);
-			n++;
+			n.gone += !strcmp(trouble, HOOK_GONE);
+			n.behind += !strcmp(trouble, HOOK_BEHIND);
 		}
 	return n;
 }
 
+static int attach_anew(struct steer_pod *p, char why[STEER_WHY_MAX])
+{
+	int e = object_renew(&p->object, &p->steer->shared, p->ns.cookie, why);
+
+	if (e)
+		return e;
+	count_lost(p, true);
+	return pod_look(p, true, why);
+}
+
+/* What left the pod meanwhile is reset. Where ours were only behind another, those that ours had let go before this are not:
+ * the other may be one that only watches. They are noted first, since what it let past ours looks like them afterwards. */
 static int attach_lost(struct steer_pod *p, char why[STEER_WHY_MAX])
 {
-	unsigned lost = count_lost(p, true);
-	int e = lost ? object_renew(&p->object, &p->steer->shared, p->ns.cookie, why) : 0;
+	struct lost lost = count_lost(p, false), left;
+	int spared = -1, e;
 
-	if (!e)
-		e = pod_look(p, true, why);
-	return e || !lost || count_lost(p, false) ? e : existing_reset_others(p, why);
+	if (!lost.gone && !lost.behind)
+		return pod_look(p, true, why);
+	if (!lost.gone) {
+		spared = existing_direct(p, why);
+		if (spared < 0)
+			return spared;
+	}
+	e = attach_anew(p, why);
+	left = count_lost(p, false);
+	if (!e && !left.gone && !left.behind)
+		e = existing_reset_others(p, spared, why);
+	if (spared >= 0)
+		close(spared);
+	return e;
 }
 
 static int put_back(struct steer_pod *p, const struct steer_sockets *socks, char why[STEER_WHY_MAX])

@@ -160,8 +160,9 @@ enum direction { INGRESS, EGRESS, DIRECTIONS };
 
 struct hook {
 	enum { HOOK_NONE, HOOK_LINK, HOOK_FILTER } kind;
-	int link;   /* HOOK_LINK */
-	bool qdisc; /* the device has a clsact that is ours: of both its hooks */
+	int link;      /* HOOK_LINK */
+	bool qdisc;    /* the device has a clsact that is ours: of both its hooks */
+	bool anywhere; /* attach it behind others rather than not at all */
 };
 /* Attaches `prog` before all others, or adopts or replaces what our pin says is attached, if it is the first. `swift`: by a
  * filter, unless a link is there. In the pod's namespace. `prog` must not be what is attached there behind another. */
@@ -299,5 +300,7 @@ int counters_begin(const struct steer_pod *p, bool kept, char why[STEER_WHY_MAX]
 int existing_note(struct steer_pod *p, const struct steer_sockets *ours, char why[STEER_WHY_MAX]);
 unsigned existing_count(struct steer_pod *p);
 int existing_pin(const struct steer_pod *p, char why[STEER_WHY_MAX]);
-/* Ends what is neither captured nor older than enrolment. */
-int existing_reset_others(struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* A map of the connections that our programs saw and left direct, by cookie; the caller closes it. */
+int existing_direct(struct steer_pod *p, char why[STEER_WHY_MAX]);
+/* Ends what is neither captured, nor older than enrolment, nor in the map `spared` (-1: none). */
+int existing_reset_others(struct steer_pod *p, int spared, char why[STEER_WHY_MAX]);

@@ -107,6 +107,7 @@ static int link_attach(struct hook *h, const struct pins *pins, unsigned ifindex
 }
 
 /* --- either --------------------------------------------------------------------------------------------- */
+
 /* What the pin stood for, of the other kind or behind others, goes after ours is in place. But the qdisc stays until the pod
  * is un-enrolled: with it the device would drop for a moment what the pod sends. */
 static void drop_other(unsigned ifindex, enum direction d, const struct hook *h, int old_link)
@@ -130,9 +131,13 @@ int hook_attach(struct hook *h, enum steer_hook *how, bool swift, const struct p
 	hook_pin_name(name, words[d], ifindex);
 	old = pin_get(pins, name, PIN_LINK, ignored);
 	swift = swift && old < 0 && !first_link_prog(ifindex, d);
+	if (swift && *how != STEER_HOOK_CLSACT) {
+		e = filter_attach(h, pins, ifindex, d, prog, adopted, why);
+		swift = !e; /* another's has the place, but none has one before a link */
+	}
 	if (*how != STEER_HOOK_CLSACT && !swift)
 		e = link_attach(h, pins, ifindex, d, prog, adopted, why);
-	if (*how == STEER_HOOK_CLSACT || swift || (*how == STEER_HOOK_AUTO && e == -EINVAL))
+	if (*how == STEER_HOOK_CLSACT || (*how == STEER_HOOK_AUTO && e == -EINVAL))
 		e = filter_attach(h, pins, ifindex, d, prog, adopted, why);
 	if (e < 0) {
 		if (old >= 0)
@@ -160,6 +165,9 @@ void hook_detach(struct hook *h, const struct pins *pins, unsigned ifindex, enum
 {
 	char name[PIN_NAME_MAX];
 
+	hook_pin_name(name, words[d], ifindex);
+	if (h->kind == HOOK_NONE && pin_there(pins, name)) /* forgotten, and not attached anew */
+		hook_adopt(h, pins, ifindex, d);
 	if (h->kind == HOOK_NONE)
 		return;
 	/* Closing or unlinking alone would detach later, from a work queue. */
@@ -168,7 +176,6 @@ void hook_detach(struct hook *h, const struct pins *pins, unsigned ifindex, enum
 	else
 		filter_detach(ifindex, d);
 	qdisc_detach(pins, ifindex, d);
-	hook_pin_name(name, words[d], ifindex);
 	pin_drop(pins, name);
 	hook_forget(h);
 }

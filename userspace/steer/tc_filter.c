@@ -22,16 +22,23 @@ static struct bpf_tc_hook filter_place(unsigned ifindex, enum direction d)
 				    .attach_point = d == INGRESS ? BPF_TC_INGRESS : BPF_TC_EGRESS};
 }
 
+static const struct rtnl_filter older_place = {.priority = OLDER_PRIORITY, .handle = STEER_FILTER_HANDLE};
+
 struct filters {
 	unsigned n, n_ours;
 	struct rtnl_filter first, ours[FILTERS_OURS_MAX];
 	uint32_t taken; /* handles of our priority, from ours on */
 };
 
+static bool same_filter(const struct rtnl_filter *a, const struct rtnl_filter *b)
+{
+	return a->priority == b->priority && a->handle == b->handle;
+}
+
 static bool is_our_place(const struct rtnl_filter *f)
 {
 	return f->priority == STEER_FILTER_PRIORITY ? f->handle - STEER_FILTER_HANDLE < FILTER_HANDLES
-						    : f->priority == OLDER_PRIORITY && f->handle == STEER_FILTER_HANDLE;
+						    : same_filter(f, &older_place);
 }
 
 static void on_filter(void *arg, const struct rtnl_filter *f)
@@ -52,11 +59,6 @@ static int filters_read(struct filters *all, unsigned ifindex, enum direction d)
 {
 	memset(all, 0, sizeof *all);
 	return rtnl_filters(ifindex, d == EGRESS, on_filter, all);
-}
-
-static bool same_filter(const struct rtnl_filter *a, const struct rtnl_filter *b)
-{
-	return a->priority == b->priority && a->handle == b->handle;
 }
 
 static bool ours_is_first(const struct filters *all)
@@ -99,7 +101,8 @@ void filter_detach(unsigned ifindex, enum direction d)
 }
 
 /* Of the same priority the one that came last is asked first. */
-static int filter_first(unsigned ifindex, enum direction d, int prog, bool *adopted, char why[STEER_WHY_MAX])
+static int filter_first(unsigned ifindex, enum direction d, int prog, bool anywhere, bool *adopted,
+			char why[STEER_WHY_MAX])
 {
 	struct rtnl_filter f = {.priority = STEER_FILTER_PRIORITY, .handle = STEER_FILTER_HANDLE};
 	struct filters all;
@@ -115,8 +118,9 @@ static int filter_first(unsigned ifindex, enum direction d, int prog, bool *adop
 		f.handle += __builtin_ctz(~all.taken);
 	*adopted = same_filter(&f, &all.first) && object_same(prog, all.first.prog) == 1;
 	e = *adopted ? 0 : filter_put(ifindex, d, &f, prog);
-	if (e && all.n_ours) { /* filters of another kind have the priority: better behind them than none */
-		f = all.ours[0];
+	if (e &&
+	    (all.n_ours || anywhere)) { /* filters of another kind have the priority: better behind them than none */
+		f = all.n_ours ? all.ours[0] : older_place;
 		e = filter_put(ifindex, d, &f, prog);
 	}
 	if (e)
@@ -143,7 +147,7 @@ int filter_attach(struct hook *h, const struct pins *pins, unsigned ifindex, enu
 	} else if (e != -EEXIST) {
 		return failed(why, e, "cannot add clsact to device %u", ifindex);
 	}
-	e = filter_first(ifindex, d, prog, adopted, why);
+	e = filter_first(ifindex, d, prog, h->anywhere, adopted, why);
 	if (e)
 		return e;
 	h->kind = HOOK_FILTER;

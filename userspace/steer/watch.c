@@ -153,7 +153,8 @@ int pod_prog(const struct steer_pod *p, const struct device *dev, enum direction
 	return p->object.prog[progs[d][dev->ethernet]];
 }
 
-static int attach_direction(struct steer_pod *p, enum direction d, char why[STEER_WHY_MAX])
+/* `late`: the pod is steered already, so that a device without a program would talk in plaintext. */
+static int attach_direction(struct steer_pod *p, enum direction d, bool late, char why[STEER_WHY_MAX])
 {
 	int first = 0;
 
@@ -164,6 +165,7 @@ static int attach_direction(struct steer_pod *p, enum direction d, char why[STEE
 
 		if (dev->hook[d].kind != HOOK_NONE)
 			continue;
+		dev->hook[d].anywhere = late;
 		e = dev->ethernet ? 0 : object_load_l3(&p->object, &p->steer->shared, p->ns.cookie, why);
 		if (!e)
 			e = hook_attach(&dev->hook[d], &p->steer->hook, p->steer->swift && (p->idle || dev->late),
@@ -208,8 +210,8 @@ int pod_look(struct steer_pod *p, bool late, char why[STEER_WHY_MAX])
 			drop_device(p, &p->device[i]);
 	if (!late)
 		pins_each(&p->pins, drop_stale_pin, p);
-	e = attach_direction(p, INGRESS, why);
-	second = attach_direction(p, EGRESS, why);
+	e = attach_direction(p, INGRESS, late, why);
+	second = attach_direction(p, EGRESS, late, why);
 	if (e || second)
 		return e ? e : second;
 	return look.lost ? failed(why, -E2BIG, "the pod has more than %d devices", STEER_DEVICES_MAX) : 0;
