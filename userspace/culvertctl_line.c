@@ -90,7 +90,7 @@ static int words_read(struct line *l, int argc, char **argv)
 
 		if (option_value(l->o, argc, argv, &i))
 			continue;
-		if (help_word(a))
+		if (i == 1 ? help_word(a) : help_flag(a))
 			l->help = true;
 		else if (!strcmp(a, "--json"))
 			l->o->json = true;

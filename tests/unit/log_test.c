@@ -350,6 +350,8 @@ static const struct {
 	{"a module that is in one of ztunnel's", "error,ztunnel::tls=debug", "crl", LOG_DEBUG},
 	{"all of ztunnel", "error,ztunnel=trace", "worker", LOG_TRACE},
 	{"all of ztunnel but a module", "ztunnel=trace,ztunnel::proxy=warn", "worker", LOG_WARN},
+	{"a target of ours beside all of ztunnel", "ztunnel=info,zds=debug", "zds", LOG_DEBUG},
+	{"a target of ours beside its module", "ztunnel::proxy=warn,worker=trace", "worker", LOG_TRACE},
 	{"another crate", "error,hyper=trace", "worker", LOG_ERROR},
 };
 

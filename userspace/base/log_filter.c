@@ -190,7 +190,7 @@ bool log_enabled(enum log_level level, const char *target)
 {
 	const char *module;
 	enum log_level at;
-	size_t best = 0;
+	size_t best = 0; /* what names the target itself counts more than any module */
 
 	if (level > __atomic_load_n(&most, __ATOMIC_RELAXED))
 		return false;
@@ -199,9 +199,13 @@ bool log_enabled(enum log_level level, const char *target)
 	at = rules.base;
 	for (unsigned i = 0; i < rules.n; i++) {
 		const char *rule = rules.rule[i].target;
-		size_t n = strlen(rule);
-		if (n > best && (target_matches(rule, n, target) || target_matches(rule, n, module))) {
-			best = n;
+		size_t n = strlen(rule), rank = 0;
+		if (target_matches(rule, n, target))
+			rank = n + TARGET_MAX;
+		else if (target_matches(rule, n, module))
+			rank = n;
+		if (rank > best) {
+			best = rank;
 			at = rules.rule[i].level;
 		}
 	}

@@ -7,10 +7,15 @@
 
 #define CULVERT_VERSION "0.1.0"
 
-/* The words --help and -h, and ztunnel's. */
+static inline bool help_flag(const char *word)
+{
+	return !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+/* As the first word also as ztunnel has it; elsewhere that may be a value. */
 static inline bool help_word(const char *word)
 {
-	return !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help");
+	return help_flag(word) || !strcmp(word, "help");
 }
 
 /* Whether `word` asks a program for it, who has been told then: as --version, or as ztunnel has it. */
@@ -28,7 +33,7 @@ static inline bool only_asked(int argc, char **argv, int first, void (*usage)(vo
 	if (first < argc && version_told(argv[first]))
 		return true;
 	for (int i = first; i < argc; i++)
-		if (help_word(argv[i])) {
+		if (i == first ? help_word(argv[i]) : help_flag(argv[i])) {
 			usage();
 			return true;
 		}
