@@ -128,8 +128,12 @@ static void test_long_messages(void **state)
 		memcpy(m, query, n);
 		memcpy(m + n, record, sizeof record - 1);
 		dns_put16(m + n + sizeof record - 1, (unsigned)rest);
-		if (dns_question_read(&q, m, rows[i].query, &rcode) != rows[i].read)
+		if (dns_question_read(&q, m, rows[i].query, &rcode) != rows[i].read ||
+		    rcode != (rows[i].read == DNS_READ_WRONG ? DNS_FORMERR : DNS_NOERROR))
 			fail_msg("%s: a query of %zu bytes", rows[i].name, rows[i].query);
+		m[DNS_FLAGS] = 0x28;
+		if (dns_question_read(&q, m, rows[i].query, &rcode) != DNS_READ_WRONG || rcode != DNS_NOTIMP)
+			fail_msg("%s: an update of %zu bytes", rows[i].name, rows[i].query);
 		q = (struct dns_question){.id = 0x1234, .type = 16, .class = 1, .wire_len = sizeof WEB - 1};
 		memcpy(q.wire, WEB, sizeof WEB - 1);
 		memcpy(m, reply, n);

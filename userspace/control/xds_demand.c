@@ -3,8 +3,8 @@
  *
  * A name is subscribed to when it is first asked for, and waited for; istiod's answer says what it is or that there is
  * nothing. Nothing is believed for a while only, and while there is room, then the name is given up: who scans the network
- * is in nobody's way. So is what the mesh has lost meanwhile, since istiod does not repeat what it once said on a stream. With a new stream all that was answered is forgotten: what the store
- * has of it is claimed by its own name. */
+ * is in nobody's way. So is what the mesh has lost meanwhile, since istiod does not repeat what it once said on a stream.
+ * With a new stream all that was answered is forgotten: what the store has of it is claimed by its own name. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -68,6 +68,10 @@ enum dns_read dns_question_read(struct dns_question *q, const uint8_t *msg, size
 	if (len < DNS_HEADER || msg[DNS_FLAGS] & DNS_QR)
 		return DNS_READ_SILENT;
 	q->id = (uint16_t)dns_get16(msg);
+	if (len > DNS_QUERY_MAX && msg[DNS_FLAGS] & DNS_OPCODE) { /* as an update may be */
+		*rcode = DNS_NOTIMP;
+		return DNS_READ_WRONG;
+	}
 	if (len > DNS_QUERY_MAX || ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK) {
 		*rcode = DNS_FORMERR;
 		return DNS_READ_WRONG;
@@ -96,7 +100,7 @@ size_t dns_error_write(const uint8_t *query, size_t len, const struct dns_questi
 		return 0;
 	memset(out, 0, DNS_HEADER);
 	memcpy(out, query, 2);
-	out[DNS_FLAGS] = (uint8_t)(DNS_QR | (query[DNS_FLAGS] & (0x78 | DNS_RD)));
+	out[DNS_FLAGS] = (uint8_t)(DNS_QR | (query[DNS_FLAGS] & (DNS_OPCODE | DNS_RD)));
 	out[DNS_FLAGS + 1] = (uint8_t)((query[DNS_FLAGS + 1] & 0x10) | rcode);
 	if (!q->wire_len)
 		return n;

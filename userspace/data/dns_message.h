@@ -11,7 +11,7 @@
 enum {
 	DNS_HEADER = 12,
 	DNS_MESSAGE_MAX = 65535,
-	DNS_QUERY_MAX = 1232,	   /* of a query; with every option that there is it is shorter */
+	DNS_QUERY_MAX = 1232,	   /* of a query: only keys that are agreed on (TKEY) make longer ones */
 	DNS_REPLY_READ_MAX = 4096, /* longer answers are passed on unread (ldns can take half a second), not kept */
 	DNS_UDP_MIN = 512,	   /* what everybody takes in one datagram */
 	DNS_WIRE_NAME = 255,	   /* a name on the wire */
@@ -26,6 +26,7 @@ enum {
 	DNS_FLAGS = 2,
 	DNS_COUNTS = 4,
 	DNS_QR = 0x80,
+	DNS_OPCODE = 0x78,
 	DNS_AA = 0x04,
 	DNS_TC = 0x02,
 	DNS_RD = 0x01,

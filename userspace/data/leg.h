@@ -10,8 +10,9 @@ struct leg_ops {
 	void (*moved)(void *owner, bool from_app, const struct iovec *iov, size_t n);
 	/* The answer to a client's CONNECT; with 200 the owner calls leg_join(). NULL on servers. */
 	void (*response)(void *owner, const struct h2_headers *h);
-	/* The end: clean (`why` NULL) or not; both sides were reset then, with what came before delivered (data/grace.h).
-	 * Stream and descriptor are gone. Called once; the owner frees the leg in a deferred task. `refused`: the peer has not seen the request, it may be repeated. */
+	/* The end: clean (`why` NULL) or not; both sides were reset then, with what came before delivered
+	 * (data/grace.h). Stream and descriptor are gone. Called once; the owner frees the leg in a deferred task.
+	 * `refused`: the peer has not seen the request, it may be repeated. */
 	void (*done)(void *owner, const char *why, bool refused);
 };
 

@@ -192,7 +192,7 @@ static void timer_fire(struct timer *t)
 		h2_die(h, "no HTTP/2 preface in time");
 		return;
 	}
-	if (h2_takes(h)) /* the answer to a ping is as far behind as what waits is long */
+	if (h2_takes(h) && h->unsent) /* the answer to a ping is as far behind as what waits is long */
 		h->seen = h->stuck_since = now;
 	silent = now - h->seen;
 	if (h->stuck && now - h->stuck_since >= H2_PING_MS + H2_PING_DEADLINE_MS) {
