@@ -214,11 +214,8 @@ static bool process_look(const char *proc, const char *pid, const struct stat *h
 	struct stat st;
 	int e;
 
-	if (snprintf(path, sizeof path, "%s/%s/ns/net", proc, pid) >= (int)sizeof path)
-		return true;
-	if (stat(path, &st) < 0)
-		return errno == ENOENT || errno == ESRCH;
-	if (st.st_ino == host->st_ino && st.st_dev == host->st_dev)
+	if (snprintf(path, sizeof path, "%s/%s/ns/net", proc, pid) >= (int)sizeof path || stat(path, &st) < 0 ||
+	    (st.st_ino == host->st_ino && st.st_dev == host->st_dev))
 		return true;
 	e = proc_read(proc, pid, "cgroup", cgroup, sizeof cgroup);
 	if (e)
