@@ -13,6 +13,7 @@
 #include "data/pool.c"
 #include "data/pool_conn.c"
 #include "data/pool_share.c"
+#include "one_turn.h"
 
 enum { PODS = 6, PLACES = 10, ASKS_MAX = 64, CONNS_MAX = 4 };
 
@@ -191,19 +192,6 @@ static struct ask *acquire(unsigned pod, uint16_t port, const char *self, const 
 	return a;
 }
 
-static void stop(struct loop *l, struct msg *m)
-{
-	loop_stop(l);
-}
-
-static void one_turn(void)
-{
-	static struct msg m;
-
-	loop_post(w.loop, &m, stop);
-	loop_run(w.loop);
-}
-
 static void begin(void)
 {
 	memset(pods, 0, sizeof pods);
@@ -271,7 +259,7 @@ static bool step(const char *what)
 	case '~':
 		c->client.h2->streams = 0;
 		h2_ops.closed(c->client.h2, "closed");
-		one_turn();
+		one_turn(w.loop);
 		return true;
 	case '=':
 		return !c->client.h2->shut;

@@ -10,22 +10,15 @@
 
 #include "clock.h"
 #include "data/sources.h"
+#include "one_turn.h"
 
 static struct loop *loop;
-
-static void stop(struct loop *l, struct msg *m)
-{
-	loop_stop(l);
-}
 
 /* The loop's time is that of its turn. */
 static void forward(uint64_t ms)
 {
-	static struct msg m;
-
 	clock_ahead_ms += ms;
-	loop_post(loop, &m, stop);
-	loop_run(loop);
+	one_turn(loop);
 }
 
 static struct source *get(struct sources *all, const char *ip, bool known)

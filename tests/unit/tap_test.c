@@ -12,6 +12,7 @@
 #include "data/plane.h"
 #include "data/tap.h"
 #include "data/tap_hooks.h"
+#include "one_turn.h"
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -28,20 +29,6 @@ static struct endpoint at(const char *text)
 
 	assert_int_equal(endpoint_parse(&e, text), 0);
 	return e;
-}
-
-static void stop(struct loop *l, struct msg *m)
-{
-	loop_stop(l);
-}
-
-/* The worker handles its messages. */
-static void turn(void)
-{
-	struct msg last;
-
-	loop_post(worker.loop, &last, stop);
-	loop_run(worker.loop);
 }
 
 static struct conn conn_new(void)
@@ -74,14 +61,14 @@ static struct tap *tap_on(const char *uid, const char *peer)
 	snprintf(f.peer, sizeof f.peer, "%s", peer);
 	t = tap_new(&plane, &f);
 	assert_non_null(t);
-	turn();
+	one_turn(worker.loop);
 	return t;
 }
 
 static void tap_off(struct tap *t)
 {
 	tap_free(t);
-	turn();
+	one_turn(worker.loop);
 }
 
 /* --- whom it means ---------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "data/turn.c"
+#include "one_turn.h"
 
 enum { CROWD = 100, SEEN_MAX = 1000 };
 
@@ -60,19 +61,6 @@ void tls_handshake_free(struct tls_handshake *h)
 
 /* --- the rig ------------------------------------------------------------------------------------------------ */
 
-static void stop(struct loop *l, struct msg *m)
-{
-	loop_stop(l);
-}
-
-static void one_turn(void)
-{
-	static struct msg m;
-
-	loop_post(w.loop, &m, stop);
-	loop_run(w.loop);
-}
-
 /* `n` servers from crowd[first] on wait; they are of one source. */
 static void await(const char *ip, unsigned first, unsigned n)
 {
@@ -119,15 +107,15 @@ static void test_one_a_turn(void **state)
 {
 	await("10.0.0.1", 0, CROWD);
 	for (unsigned i = 1; i <= SOURCE_HANDSHAKES_MAX; i++) {
-		one_turn();
+		one_turn(w.loop);
 		assert_int_equal(n_seen, i);
 	}
 	for (unsigned i = 0; i < 5; i++)
-		one_turn();
+		one_turn(w.loop);
 	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX); /* the others wait until one of them is over */
 	assert_ptr_equal(seen[0].of, &crowd[CROWD - 1]); /* the newest is the first */
 	server_end(&crowd[CROWD - 1], NULL);
-	one_turn();
+	one_turn(w.loop);
 	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX + 1);
 }
 
@@ -135,7 +123,7 @@ static void test_swift_ones(void **state)
 {
 	swift = true;
 	await("10.0.0.1", 0, 5);
-	one_turn();
+	one_turn(w.loop);
 	assert_int_equal(n_seen, 5);
 }
 
@@ -146,16 +134,16 @@ static void test_steps(void **state)
 
 	await("10.0.0.1", 0, UNDER_WAY);
 	while (n_seen < UNDER_WAY)
-		one_turn();
+		one_turn(w.loop);
 	await("10.0.0.1", UNDER_WAY, UNDER_WAY);
 	for (unsigned i = 0; i < 2 * UNDER_WAY; i++)
 		turn_step(&crowd[i % UNDER_WAY]);
 	server_end(&crowd[ENDED], NULL);
 	n_seen = 0;
-	one_turn();
+	one_turn(w.loop);
 	assert_int_equal(n_seen, 1);
 	for (unsigned i = 0; i < 2 * UNDER_WAY; i++)
-		one_turn();
+		one_turn(w.loop);
 	assert_int_equal(n_seen, UNDER_WAY - 1 + UNDER_WAY);
 	for (unsigned i = 0; i < n_seen; i++) {
 		assert_true(i >= 2 * (UNDER_WAY - 1) || seen[i].begins != seen[i + 1].begins);
@@ -167,8 +155,8 @@ static void test_sources_take_turns(void **state)
 {
 	await("10.0.0.1", 0, 50);
 	await("10.0.0.2", 50, 1);
-	one_turn();
-	one_turn();
+	one_turn(w.loop);
+	one_turn(w.loop);
 	assert_ptr_equal(seen[1].of, &crowd[50]);
 }
 
@@ -177,12 +165,12 @@ static void test_stuck(void **state)
 {
 	await("10.0.0.1", 0, SOURCE_HANDSHAKES_MAX + 1);
 	while (n_seen < SOURCE_HANDSHAKES_MAX)
-		one_turn();
-	one_turn();
+		one_turn(w.loop);
+	one_turn(w.loop);
 	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX);
 	clock_ahead_ms += SERVER_STUCK_MS + SERVER_TURN_MS + 2 * LOOP_TICK_MS;
 	for (unsigned i = 0; i < 3; i++)
-		one_turn();
+		one_turn(w.loop);
 	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX + 1);
 	assert_true(crowd[SOURCE_HANDSHAKES_MAX].over); /* the first that began */
 	assert_ptr_equal(seen[SOURCE_HANDSHAKES_MAX].of, &crowd[0]);
