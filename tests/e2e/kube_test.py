@@ -881,17 +881,24 @@ def add_behind(place):
         until(lambda: known(place) == 0, "the pod to go")
 
 
+def adds_without_answers(place, sandbox, path):
+    """What ADD says, and in time, of an API server that fails, then one that is silent, about a path; nothing is enrolled."""
+    for what, hook in (("500", lambda m, p, q: (500, status_object(500, "etcd is away")) if path in p else None),
+                       ("silence", lambda m, p, q: time.sleep(6) if path in p else None)):
+        place.api.hook = hook
+        begin = time.monotonic()
+        code, text = cni.run("ADD", sandbox, conf(place))
+        took = time.monotonic() - begin
+        check(took < 5, f"{what}: {code} {text}, {took:.1f} s")
+        yield what, code, text
+        equal(place.pods(), {}, "pods")
+
+
 @row("cni-add-of-a-pod-outside-needs-no-api-server")
 def add_without_api(place):
     s = seen_free(place)
-    for what, hook in (("500", lambda m, p, q: (500, status_object(500, "etcd is away")) if "/namespaces/free" in p else None),
-                       ("silence", lambda m, p, q: time.sleep(6) if "/namespaces/free" in p else None)):
-        place.api.hook = hook
-        begin = time.monotonic()
-        code, text = cni.run("ADD", s, conf(place))
-        took = time.monotonic() - begin
-        check(code == 0 and took < 5, f"{what}: {code} {text}, {took:.1f} s")
-        equal(place.pods(), {}, "pods")
+    for what, code, text in adds_without_answers(place, s, "/namespaces/free"):
+        equal(code, 0, f"{what}: {text}")
     equal(place.log().count("pod free/a1 starts outside the mesh, as the API server told earlier"), 2, "lines")
 
 
@@ -992,15 +999,8 @@ def add_in_time(place):
     place.api.mute = True
     uid = place.api.pod("default", "a1")["metadata"]["uid"]
     s = Sandbox(place.pod, "c1", uid=uid)
-    for what, hook in (("500", lambda m, p, q: (500, status_object(500, "etcd is away")) if "/pods/a1" in p else None),
-                       ("silence", lambda m, p, q: time.sleep(6) if "/pods/a1" in p else None)):
-        place.api.hook = hook
-        begin = time.monotonic()
-        code, text = cni.run("ADD", s, conf(place))
-        took = time.monotonic() - begin
-        check(code and took < 5, f"{what}: {code} {text}, {took:.1f} s")
-        check("nobody told within" in text, f"{what}: {text}")
-        equal(place.pods(), {}, "pods")
+    for what, code, text in adds_without_answers(place, s, "/pods/a1"):
+        check(code and "nobody told within" in text, f"{what}: {code} {text}")
     failing = iter([(500, status_object(500, "once")), (429, status_object(429, "twice"))])
     place.api.hook = lambda m, p, q: next(failing, None) if "/pods/a1" in p else None
     equal(cni.run("ADD", s, conf(place))[0], 0, "after two errors")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns the look through /proc. Whatever cannot be read of a process only means that this process proves nothing, also
- * not that no process of a pod is left. */
+/* Owns the look through /proc. Whatever cannot be read of a process only means that this process proves nothing; one whose
+ * cgroup cannot be read may be of any pod, so that none is known to have ended. */
 #include "node/kube_netns.h"
 
 #include <ctype.h>
@@ -205,7 +205,8 @@ static void prove(const char *proc, const char *pid, struct kube_sought *s)
 
 /* --- all of them ---------------------------------------------------------------------------------------- */
 
-/* False: it is there, and cannot be told whose it is. */
+/* False: it is there, and cannot be told whose it is. One whose namespace cannot even be looked at counts as nobody's: some
+ * hosts always have such. */
 static bool process_look(const char *proc, const char *pid, const struct stat *host, struct kube_sought *pods,
 			 unsigned n)
 {
