@@ -65,6 +65,7 @@ static const struct {
 	{"a profile of no number of seconds", "GET", "/debug/pprof/profile", "seconds=x", 400, "1 to 300"},
 	{"a profile of no samples", "GET", "/debug/pprof/profile", "frequency=0", 400, "1 to 1000"},
 	{"a profile of too many samples", "GET", "/debug/pprof/profile", "frequency=1001", 400, "1 to 1000"},
+	{"names for pprof", "POST", "/debug/pprof/symbol", NULL, 200, "num_symbols: 0"},
 	{"no heap profile", "GET", "/debug/pprof/heap", NULL, 404, "heaptrack(1)"},
 	{"quit wants POST", "GET", "/quitquitquit", NULL, 405, "POST"},
 	{"logging wants POST", "GET", "/logging", "level=debug", 405, "usage: POST /logging"},

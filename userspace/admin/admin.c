@@ -86,6 +86,12 @@ static void no_heap_profile(struct admin *a, const struct http_request *rq, stru
 		  "heaptrack(1) on the process, or valgrind --tool=massif, show who holds memory\n");
 }
 
+/* A profile has all names that there are; `go tool pprof` asks for those of the rest all the same, and gives up at a 404. */
+static void no_symbols(struct admin *a, const struct http_request *rq, struct http_response *out)
+{
+	http_text(out, 200, "num_symbols: 0\n");
+}
+
 static void dump(struct admin *a, const struct http_request *rq, struct http_response *out)
 {
 	char mesh[8] = "";
@@ -117,6 +123,7 @@ static const struct page pages[] = {
 	 trace_serve},
 	{"/failures", "the last connections that failed, with reasons, as JSON", failures_serve},
 	{"/debug/pprof/profile", "where CPU time goes, for pprof (?seconds=10&frequency=100)", profile_serve},
+	{"/debug/pprof/symbol", NULL, no_symbols},
 	{"/debug/pprof/heap", NULL, no_heap_profile},
 	{"/debug/pprof/heap/profiling", NULL, no_heap_profile},
 };
