@@ -1013,18 +1013,22 @@ static void test_preface_deadline(void **state)
 	static const struct {
 		const char *name, *say;
 		size_t len;
-		bool server; /* we are */
+		uint64_t after; /* ms of silence */
+		bool server;	/* we are */
 	} rows[] = {
-		{"a client that says nothing", "", 0, true},
-		{"half a preface", "PRI * HTTP/2.0\r\n", 16, true},
-		{"a preface without SETTINGS", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, true},
-		{"a server that says nothing", "", 0, false},
+		{"half a preface", "PRI * HTTP/2.0\r\n", 16, 0, true},
+		{"half a preface, late", "PRI * HTTP/2.0\r\n", 16, H2_SILENT_MS - 500, true},
+		{"a preface without SETTINGS", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, 0, true},
+		{"a client that says nothing", "", 0, H2_SILENT_MS - H2_PREFACE_MS, true},
+		{"a server that says nothing", "", 0, 0, false},
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		wire_open(&w, &e, !rows[i].server);
+		clock_forward(rows[i].after);
 		if (rows[i].len)
 			wire_raw(&w, rows[i].say, rows[i].len);
+		run_turns(3);
 		clock_forward(H2_PREFACE_MS - 500);
 		if (e.closed)
 			fail_msg("%s: ended too early", rows[i].name);

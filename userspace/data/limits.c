@@ -8,12 +8,19 @@
 #include "base/metrics.h"
 
 static const char *const names[LIMITS] = {
-	[LIMIT_H2 + H2_LIMIT_CONTROL] = "control_frames", [LIMIT_H2 + H2_LIMIT_RESETS] = "resets",
-	[LIMIT_H2 + H2_LIMIT_HEADERS] = "header_bytes",	  [LIMIT_H2 + H2_LIMIT_STALLED] = "stalled_stream",
-	[LIMIT_H2 + H2_LIMIT_BLOCK] = "header_block",	  [LIMIT_H2 + H2_LIMIT_UNREAD] = "unread_connection",
-	[LIMIT_CONNECTIONS] = "connections_of_a_source",  [LIMIT_HANDSHAKES] = "handshakes_of_a_source",
-	[LIMIT_STREAMS] = "streams_of_a_source",	  [LIMIT_TUNNELS] = "tunnels_of_a_worker",
-	[LIMIT_TUNNELS_OF_POD] = "tunnels_of_a_pod",	  [LIMIT_DNS_ANSWERS] = "dns_answers_of_a_pod",
+	[LIMIT_H2 + H2_LIMIT_CONTROL] = "control_frames",
+	[LIMIT_H2 + H2_LIMIT_RESETS] = "resets",
+	[LIMIT_H2 + H2_LIMIT_HEADERS] = "header_bytes",
+	[LIMIT_H2 + H2_LIMIT_STALLED] = "stalled_stream",
+	[LIMIT_H2 + H2_LIMIT_BLOCK] = "header_block",
+	[LIMIT_H2 + H2_LIMIT_UNREAD] = "unread_connection",
+	[LIMIT_H2 + H2_LIMIT_PROTOCOL] = "protocol_errors",
+	[LIMIT_CONNECTIONS] = "connections_of_a_source",
+	[LIMIT_HANDSHAKES] = "handshakes_of_a_source",
+	[LIMIT_STREAMS] = "streams_of_a_source",
+	[LIMIT_TUNNELS] = "tunnels_of_a_worker",
+	[LIMIT_TUNNELS_OF_POD] = "tunnels_of_a_pod",
+	[LIMIT_DNS_ANSWERS] = "dns_answers_of_a_pod",
 };
 
 static struct metric *reached[LIMITS];

@@ -78,11 +78,15 @@ int h2_record_flush(struct h2 *h)
 
 bool h2_session_begin(struct h2 *h)
 {
-	if (!h->session)
-		h->session = h2_session_new(h);
-	if (!h->session)
+	if (h->session)
+		return true;
+	h->session = h2_session_new(h);
+	if (!h->session) {
 		h2_die(h, "out of memory");
-	return h->session;
+		return false;
+	}
+	timer_set(h->loop, &h->timer, H2_PREFACE_MS, timer_fire);
+	return true;
 }
 
 void h2_limited(struct h2 *h, enum h2_limit what)
@@ -254,7 +258,7 @@ struct h2 *h2_new(struct loop *l, struct record *r, enum h2_role role, struct h2
 		return NULL;
 	}
 	h->share->n++;
-	timer_set(l, &h->timer, H2_PREFACE_MS, timer_fire);
+	timer_set(l, &h->timer, h->server ? H2_SILENT_MS : H2_PREFACE_MS, timer_fire);
 	/* Records may already wait in the kernel behind the handshake; epoll says so. */
 	h2_touch(h);
 	return h;

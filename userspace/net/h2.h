@@ -40,7 +40,8 @@ enum {
 	H2_HEADER_VALUE_MAX = 4096,  /* bytes kept of a header that we read */
 	H2_PING_MS = 10000,	     /* silence after which the peer is asked */
 	H2_PING_DEADLINE_MS = 20000, /* silence after that, with nothing taken, which ends the connection */
-	H2_PREFACE_MS = 10000,	     /* until the peer's first frame */
+	H2_PREFACE_MS = 10000,	     /* until the peer's first frame; of a client that has said */
+	H2_SILENT_MS = 60000,	     /* nothing yet: it costs less than its next connection would */
 	H2_CONTROL_BURST = 10000,    /* control and empty frames: this many at once, */
 	H2_CONTROL_PER_MS = 5,	     /* and this many a millisecond; more is a flood */
 	H2_CONTROL_BYTES = 1024,     /* and one for so many bytes that we send: window updates */
@@ -62,12 +63,13 @@ enum {
 
 /* Reached by what a peer did, or did not do. */
 enum h2_limit {
-	H2_LIMIT_CONTROL, /* H2_CONTROL_*: the connection ends */
-	H2_LIMIT_RESETS,  /* H2_RESET_*: the connection ends */
-	H2_LIMIT_HEADERS, /* H2_HEADERS_MAX: the request is refused */
-	H2_LIMIT_BLOCK,	  /* H2_HEADERS_END, or CONTINUATION without end: the connection ends */
-	H2_LIMIT_STALLED, /* H2_STALL_MS: the stream ends */
-	H2_LIMIT_UNREAD,  /* it takes no bytes at all: the connection ends */
+	H2_LIMIT_CONTROL,  /* H2_CONTROL_*: the connection ends */
+	H2_LIMIT_RESETS,   /* H2_RESET_*: the connection ends */
+	H2_LIMIT_HEADERS,  /* H2_HEADERS_MAX: the request is refused */
+	H2_LIMIT_BLOCK,	   /* H2_HEADERS_END, or CONTINUATION without end: the connection ends */
+	H2_LIMIT_STALLED,  /* H2_STALL_MS: the stream ends */
+	H2_LIMIT_UNREAD,   /* it takes no bytes at all: the connection ends */
+	H2_LIMIT_PROTOCOL, /* what it sent is no HTTP/2: the connection ends */
 	H2_LIMITS
 };
 

@@ -22,9 +22,15 @@ static uint32_t *find(struct h2 *h, uint32_t id)
 	return NULL;
 }
 
-static void refuse(struct h2 *h)
+static void refuse(struct h2 *h, uint32_t code, const char *why)
 {
-	h2_terminate(h, NGHTTP2_STREAM_CLOSED, "a frame on a stream that the client has ended");
+	h2_limited(h, H2_LIMIT_PROTOCOL);
+	h2_terminate(h, code, why);
+}
+
+static void refuse_closed(struct h2 *h)
+{
+	refuse(h, NGHTTP2_STREAM_CLOSED, "a frame on a stream that the client has ended");
 }
 
 void h2_closed_headers(struct h2 *h, int32_t id)
@@ -41,9 +47,9 @@ void h2_closed_headers(struct h2 *h, int32_t id)
 		return;
 	seen = find(h, (uint32_t)id);
 	if (seen && *seen & H2_BY_PEER)
-		refuse(h);
+		refuse_closed(h);
 	else if (!seen && h->n_closed < H2_CLOSED_KEPT)
-		h2_terminate(h, NGHTTP2_PROTOCOL_ERROR, "a stream's number is lower than one before");
+		refuse(h, NGHTTP2_PROTOCOL_ERROR, "a stream's number is lower than one before");
 }
 
 static void data_for(struct h2 *h, uint32_t id)
@@ -59,7 +65,7 @@ static void data_for(struct h2 *h, uint32_t id)
 		if (!seen || !(*seen & H2_BY_PEER))
 			return;
 	}
-	refuse(h);
+	refuse_closed(h);
 }
 
 static void reset_of(struct h2 *h, uint32_t id)

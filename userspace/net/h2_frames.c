@@ -153,8 +153,11 @@ static int on_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 	struct h2 *h = user;
 	int32_t id = frame->hd.stream_id;
 
-	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
 		h->blamed = true;
+		if (!h->ending) /* nghttp2's own */
+			h2_limited(h, H2_LIMIT_PROTOCOL);
+	}
 	/* Behind a refusal: we take nothing more of the stream (RFC 9113, 8.1). Not before it, or nghttp2 drops the
 	 * answer. */
 	if (h->server && frame->hd.type == NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM &&

@@ -35,8 +35,9 @@ static void note_refusal(struct h2 *h, int code)
 	} else if (code == TOO_MANY_CONTINUATIONS) {
 		h2_limited(h, H2_LIMIT_BLOCK);
 		h->why = h2_endless_block;
-	} else if (!h->why) {
-		h->why = nghttp2_strerror(code);
+	} else {
+		h2_limited(h, H2_LIMIT_PROTOCOL);
+		h->why = h->why ? h->why : nghttp2_strerror(code);
 	}
 }
 
