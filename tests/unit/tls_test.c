@@ -620,6 +620,41 @@ static void test_peer_goes_away(void **state)
 	tls_id_unref(id);
 }
 
+static void test_hello_size(void **state)
+{
+	static const struct {
+		const char *name, *sent;
+		size_t len;
+		uint32_t size;
+	} rows[] = {
+		{"nothing", "", 0, 0},
+		{"its first byte", "\x16", 1, 5},
+		{"a byte less than its header", "\x16\x03\x01\x02", 4, 5},
+		{"its header", "\x16\x03\x01\x02\x01", 5, 5 + 0x201},
+		{"more than that", "\x16\x03\x01\x02\x01\x01\x00", 7, 5 + 0x201},
+		{"the longest", "\x16\x03\x01\x40\x00", 5, 5 + 16384},
+		{"too long", "\x16\x03\x01\x40\x01", 5, 0},
+		{"an alert", "\x15\x03\x01\x00\x02", 5, 0},
+		{"no TLS", "GET / HTTP/1.1", 14, 0},
+	};
+
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		uint8_t all[16] = {0};
+		int fd[2];
+
+		backend_pair(fd);
+		assert_int_equal(write(fd[0], rows[i].sent, rows[i].len), rows[i].len);
+		for (int again = 0; again < 2; again++) /* it only looks */
+			if (tls_hello_size(fd[1]) != rows[i].size)
+				fail_msg("%s: %u", rows[i].name, tls_hello_size(fd[1]));
+		assert_int_equal(rows[i].len ? read(fd[1], all, sizeof all) : 0, rows[i].len);
+		close(fd[0]);
+		assert_int_equal(tls_hello_size(fd[1]), 0);
+		close(fd[1]);
+	}
+	assert_int_equal(tls_hello_size(-1), 0);
+}
+
 static void test_id(void **state)
 {
 	struct mint_pem pem = mint_leaf(&root, &(struct mint_leaf){.san = SAN(GOOD), .from = -10, .to = 100});
@@ -808,13 +843,10 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest once[] = {
-		cmocka_unit_test(test_handshakes),
-		cmocka_unit_test(test_odd_clients),
-		cmocka_unit_test(test_plain_clients),
-		cmocka_unit_test(test_peer_goes_away),
-		cmocka_unit_test(test_id),
-		cmocka_unit_test(test_revoked),
-		cmocka_unit_test(test_pqc),
+		cmocka_unit_test(test_handshakes),    cmocka_unit_test(test_odd_clients),
+		cmocka_unit_test(test_plain_clients), cmocka_unit_test(test_peer_goes_away),
+		cmocka_unit_test(test_hello_size),    cmocka_unit_test(test_id),
+		cmocka_unit_test(test_revoked),	      cmocka_unit_test(test_pqc),
 	};
 	/* What goes on behind the handshake. */
 	const struct CMUnitTest each[] = {

@@ -228,6 +228,13 @@ uint32_t sock_unread(int fd)
 	return queued(fd, SIOCINQ);
 }
 
+int sock_wake_at(int fd, uint32_t bytes)
+{
+	int n = (int)bytes;
+
+	return setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &n, sizeof n) < 0 ? -errno : 0;
+}
+
 uint32_t sock_unacked(int fd)
 {
 	return queued(fd, SIOCOUTQ);

@@ -49,6 +49,9 @@ int sock_connect_result(int fd);
 
 /* Bytes that wait to be read, also behind an error; 0 when it cannot be told. */
 uint32_t sock_unread(int fd);
+/* The descriptor is readable from so many bytes on (or at an end or error, or when the kernel has no room for more). 0 or
+ * -errno. */
+int sock_wake_at(int fd, uint32_t bytes);
 /* Bytes that were sent and that the peer's kernel has not acknowledged; the same. */
 uint32_t sock_unacked(int fd);
 

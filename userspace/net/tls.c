@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 static int copy_expect(struct tls_handshake *h, const char *const *expect, unsigned n)
 {
@@ -75,6 +76,21 @@ struct tls_handshake *tls_client(int fd, struct tls_id *id, const char *const *e
 		return NULL;
 	}
 	return h;
+}
+
+/* A TLSPlaintext of a handshake: type, version, length (RFC 8446, 5.1). */
+uint32_t tls_hello_size(int fd)
+{
+	enum { HEADER = 5, HANDSHAKE = 22, MAX = 1 << 14 };
+	uint8_t p[HEADER];
+	ssize_t n = recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT);
+	uint32_t len = (uint32_t)p[3] << 8 | p[4];
+
+	if (n <= 0 || p[0] != HANDSHAKE)
+		return 0;
+	if (n < HEADER)
+		return HEADER;
+	return len <= MAX ? HEADER + len : 0;
 }
 
 struct tls_handshake *tls_server(int fd, struct tls_id *id)

@@ -49,6 +49,9 @@ const char *tls_id_roots(const struct tls_id *id);
 
 struct tls_handshake;
 
+/* How many bytes must wait on a server's descriptor until it holds the whole first record of a ClientHello; its header's
+ * five while these are not there. 0: it begins with something else, or cannot be read, which the handshake tells. */
+uint32_t tls_hello_size(int fd);
 /* `expect`: accepted server identities (clients), each a SPIFFE ID text; any-of, exact. Copied.
  * A server takes any client whose identity (see below) has the trust domain of `id`.
  * The fd stays the caller's until tls_handshake_finish() has given it to a record. */
