@@ -5,6 +5,7 @@ floods, rate-limited log lines; meanwhile another client is served."""
 import contextlib
 import os
 import resource
+import socket
 import ssl
 import struct
 import sys
@@ -18,7 +19,9 @@ from lib.net import scale
 from lib.rows import Table, check, equal, until
 
 T = Table(__file__)
-HANDSHAKE_MAX = 40       # seconds until a peer that says nothing is gone
+HANDSHAKE_MAX = 90       # seconds until a peer that says nothing is gone
+ALERT = 7                # bytes of its record
+PIECE = 0.02             # seconds between the pieces of one message
 LOG_LINES = 100          # a second, of all kinds of refusal
 
 
@@ -127,13 +130,19 @@ def large_headers(bed):
         check(got in ("431", "400") or got.startswith("RST"), f"status {got}")
 
 
-def strangers(bed, count, say):
-    """Connections that stop somewhere before the first request are ended by the agent."""
+def connect(bed, stack):
+    return stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008))
+
+
+@T.row(f"{KIND}/strangers-are-ended", BED)
+def strangers(bed):
+    """Connections that stop somewhere before the first request: at once, in the middle of a ClientHello, behind TLS."""
     not_ztunnel(bed, "waits for ever")
     with watched(bed), contextlib.ExitStack() as stack:
         begin = time.monotonic()
-        socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(count)]
-        socks = [say(bed, s, stack) for s in socks]
+        socks = [say(bed, connect(bed, stack), stack)
+                 for say, count in ((silent, scale.count(500, 50)), (half_hello, scale.count(500, 50)), (tls_only, scale.count(50, 10)))
+                 for _ in range(count)]
         for s in socks:
             s.settimeout(max(0.1, HANDSHAKE_MAX - (time.monotonic() - begin)))
             try:
@@ -154,6 +163,43 @@ def half_hello(bed, s, stack):
     return s
 
 
+class Bytes:
+    """A client's TLS without its socket."""
+
+    def __init__(self, *cert):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.context.set_alpn_protocols(["h2"])
+        if cert:
+            self.context.load_cert_chain(*cert)
+        self.came, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = self.context.wrap_bio(self.came, self.sent)
+
+    def hello(self):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self.sent.read()
+
+    def until(self, s, do):
+        """What it says, when it has read enough."""
+        while True:
+            try:
+                got = do()
+                s.sendall(self.sent.read())
+                return got
+            except ssl.SSLWantReadError:
+                s.sendall(self.sent.read())
+                check(self.came.write(s.recv(1 << 16)), "the end of the connection")
+
+
+HELLO = Bytes().hello()
+
+
+def whole_hello(bed, s, stack):
+    s.sendall(HELLO)
+    return s
+
+
 def tls_only(bed, s, stack):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -162,8 +208,7 @@ def tls_only(bed, s, stack):
     return stack.enter_context(context.wrap_socket(s))
 
 
-@T.row(f"{KIND}/half-hellos-keep-nobody-out", BED)
-def crowd(bed):
+def crowd(bed, say):
     """More handshakes that get stuck than an agent has room for; others are served beside them, and memory is bounded."""
     not_ztunnel(bed, "has no bound")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -171,7 +216,7 @@ def crowd(bed):
     stuck = scale.count(3000, 600)
     with watched(bed), contextlib.ExitStack() as stack:
         for _ in range(stuck):
-            half_hello(bed, stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)), stack)
+            say(bed, connect(bed, stack), stack)
         for _ in range(3):
             begin = time.monotonic()
             with attacker(bed) as h:
@@ -180,10 +225,46 @@ def crowd(bed):
             check(took < 5, f"a handshake beside {stuck} that are stuck took {took:.1f} s")
 
 
-for name, say, count in (("silent-connections", silent, scale.count(500, 50)),
-                         ("half-a-client-hello", half_hello, scale.count(500, 50)),
-                         ("tls-without-preface", tls_only, scale.count(50, 10))):
-    T.row(f"{KIND}/{name}", BED, count, say)(strangers)
+for name, say in (("half-hellos", half_hello), ("hellos-and-no-more", whole_hello)):
+    T.row(f"{KIND}/{name}-keep-nobody-out", BED, say)(crowd)
+
+
+def says_nothing(s, to):
+    s.settimeout(PIECE)
+    with contextlib.suppress(TimeoutError):
+        raise AssertionError(f"{s.recv(100)} as an answer {to}")
+
+
+@T.row(f"{KIND}/a-client-hello-in-pieces", BED)
+def pieces(bed):
+    """However it is cut, the answer comes when it is whole, and what follows is answered at once."""
+    for cuts in (1,), (4,), (5,), (6,), (1, 5), (1, 5, 6), (-1,), range(40, len(HELLO), 40):
+        client = Bytes(*certificate(bed))
+        first = client.hello()
+        with bed.u1.connect(bed.b1.ip4, 15008) as s:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ends = [c % len(first) for c in cuts]
+            for a, b in zip((0, *ends), (*ends, len(first))):
+                if a:
+                    says_nothing(s, f"to the first {a} bytes")
+                s.sendall(first[a:b])
+            s.settimeout(5)
+            client.until(s, client.tls.do_handshake)
+            client.tls.write(h2.PREFACE + frame(h2.SETTINGS, 0, 0))
+            equal(client.until(s, lambda: client.tls.read(9))[3], h2.SETTINGS, f"the first frame after cuts at {ends}")
+
+
+@T.row(f"{KIND}/half-a-client-hello-and-its-end", BED)
+def gone(bed):
+    not_ztunnel(bed, "is not asked")
+    for n in 0, 1, 4, 5, 6, len(HELLO) - 1:
+        with bed.u1.connect(bed.b1.ip4, 15008) as s:
+            s.sendall(HELLO[:n])
+            says_nothing(s, f"to the first {n} bytes")
+            s.shutdown(socket.SHUT_WR)
+            s.settimeout(5)
+            with contextlib.suppress(ConnectionError):
+                check(len(s.recv(100)) in (0, ALERT) and not s.recv(1), f"more than an alert after {n} bytes")
 
 
 @T.row(f"{KIND}/refusals-are-rate-limited-in-the-log", BED)

@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from lib import h2, traffic
-from lib.attack import attacker, ended, flood, frame, watched
+from lib.attack import attacker, certificate, ended, flood, frame, watched
 from lib.bed import Bed, fixture, kinds, not_ztunnel, pair
 from lib.net import read_all, scale
 from lib.rows import Table, check, equal, until
@@ -23,7 +23,8 @@ WINDOW = 256 << 10  # of a stream whose receiver has taken nothing
 FILES = 1024  # descriptors: half of them are a source's requests
 SILENT, WORKERS = 500, 2  # connections
 TUNNELS, PEERS = 64, 80
-WAITING = FILES // 4 // WORKERS  # of a source on a worker
+FAULTS = 64           # that a worker forgives a source
+WAITING = FILES // 4  # connections that wait for TLS, of all sources; then a worker's share is half of it
 
 
 @contextlib.contextmanager
@@ -99,6 +100,23 @@ def penalty(bed):
             equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
 
 
+@T.row(f"{KIND}/a-source-that-breaks-the-protocol-waits", BED)
+def broken(bed):
+    """A few times cost it nothing; from then on its handshakes wait, as after a flood."""
+    not_ztunnel(bed, "has no such limit")
+    calm(bed)
+    times = []
+    with watched(bed), counted(bed, "protocol_errors", "Received bad client magic"):
+        while sum(times) < 20 and max(times[-5:], default=0) < 0.5:
+            begin = time.monotonic()
+            with h2.Client(bed.u1, bed.b1.ip4, bed.ca, certificate(bed), preface=False) as h:
+                h.tls.sendall(b"GET / HTTP/1.1\r\nHost: b1\r\n\r\n")
+                check(ended(h), "neither GOAWAY nor the connection's end")
+            times.append(time.monotonic() - begin)
+    check(len(times) > FAULTS, f"had to wait after {len(times)} times")
+    check(times[-1] >= 0.5, f"had not to wait after {len(times)} times")
+
+
 @T.row(f"{KIND}/header-bytes", BED)
 def headers(bed):
     not_ztunnel(bed, "refuses it by another status")
@@ -141,7 +159,7 @@ def waiting(bed):
     """For one more than a source may have, its oldest goes; others, and it as well, are served meanwhile."""
     with watched(bed), counted(bed, "handshakes_of_a_source", "wait for TLS"), contextlib.ExitStack() as stack:
         socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(SILENT)]
-        until(lambda: sum(map(is_over, socks)) >= SILENT - WORKERS * WAITING, "the oldest of them to go", 5)
+        until(lambda: sum(map(is_over, socks)) >= SILENT - WAITING - WAITING // WORKERS, "the oldest of them to go", 5)
         with attacker(bed) as h:
             equal(h.status(h.connect(f"{bed.b1.ip4}:7777")), "503", "status")
 

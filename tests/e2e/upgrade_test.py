@@ -176,6 +176,17 @@ def peer(bed):
     alone(agent, new)
 
 
+@each("silent-connections-hold-no-tunnel")
+def silent(bed):
+    """Without an upgrade they would be held for a minute; one that is to leave gives them the time of a handshake."""
+    agent = bed.b1.node.agent
+    with bed.u1.connect(bed.b1.ip4, 15008) as s:
+        _, new = upgrade(agent)
+        alone(agent, new, 15)
+        s.settimeout(5)
+        equal(s.recv(1), b"", "what a silent client hears")
+
+
 def moments(agent, since):
     """Seconds from each death of a tunnel until the next one has all pods, by the log's own clock."""
     def clock(line):

@@ -81,6 +81,68 @@ static void test_floods_are_remembered(void **state)
 	sources_free(all);
 }
 
+static void test_waiting(void **state)
+{
+	enum { MAX = 100, SHARE = 50, ALL = 120 };
+	struct sources *one = sources_new(loop, 2), *two = sources_new(loop, 2); /* of two workers */
+	struct source *a = get(one, "10.0.0.1", true), *b = get(two, "10.0.0.2", true);
+
+	one->waiting_max = two->waiting_max = MAX;
+	one->waiting_share = two->waiting_share = SHARE;
+	one->waiting_all = two->waiting_all = ALL;
+	for (unsigned i = 0; i < MAX; i++)
+		assert_false(source_wait(a)); /* more than its share while others have not theirs */
+	assert_true(source_wait(a));
+	source_waited(a);
+	for (unsigned i = 0; i < SHARE; i++)
+		assert_false(source_wait(b)); /* its share, however many the others are */
+	assert_true(source_wait(b));
+	source_waited(b);
+	source_waited(a);
+	assert_true(source_wait(a)); /* more than its share, and all are too many */
+	for (unsigned i = 0; i < MAX; i++)
+		source_waited(a);
+	for (unsigned i = SHARE; i < MAX; i++)
+		assert_false(source_wait(b));
+	for (unsigned i = 0; i < MAX; i++)
+		source_waited(b);
+	source_put(a);
+	source_put(b);
+	sources_free(one);
+	sources_free(two);
+}
+
+/* A few are forgiven, and forgotten one by one, whether it has connections meanwhile or not. */
+static void test_faults(void **state)
+{
+	struct sources *all = sources_new(loop, 1);
+	struct source *s;
+
+	forward(0);
+	for (unsigned i = 0; i < SOURCE_FAULTS_MAX; i++) {
+		s = get(all, "10.0.0.1", true);
+		source_fault(s);
+		assert_true(source_may_begin(s));
+		source_put(s);
+	}
+	s = get(all, "10.0.0.1", true);
+	source_fault(s);
+	assert_false(source_may_begin(s));
+	forward(SOURCE_CALM_MS + 1);
+	for (unsigned i = 0; i < SOURCE_CALM_MS / SOURCE_FAULT_MS; i++) {
+		source_fault(s);
+		assert_true(source_may_begin(s));
+	}
+	source_fault(s);
+	assert_false(source_may_begin(s));
+	source_put(s);
+	forward((SOURCE_FAULTS_MAX + 1) * SOURCE_FAULT_MS);
+	source_put(get(all, "10.0.0.1", true));
+	for (unsigned k = 0; k < SOURCE_BUCKETS; k++)
+		assert_true(list_empty(&all->bucket[k]));
+	sources_free(all);
+}
+
 /* One that nobody asks for again goes when its bucket is looked at. */
 static void test_forgotten(void **state)
 {
@@ -114,11 +176,11 @@ static void test_few_descriptors(void **state)
 {
 	static const struct {
 		rlim_t files;
-		unsigned streams, waiting;
-	} rows[] = {{1024, 512, 256},
-		    {10000, 5000, 2500},
-		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX},
-		    {100, 256, 64}};
+		unsigned streams, waiting, share, all;
+	} rows[] = {{1024, 256, 256, 128, 256},
+		    {10000, 2500, 2500, 1250, 2500},
+		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, SOURCE_WAITING_MAX, 1 << 18},
+		    {100, 256, 64, 64, 64}};
 	struct rlimit was, now;
 
 	getrlimit(RLIMIT_NOFILE, &was);
@@ -128,9 +190,11 @@ static void test_few_descriptors(void **state)
 		now = (struct rlimit){rows[i].files, was.rlim_max};
 		if (setrlimit(RLIMIT_NOFILE, &now) < 0)
 			continue; /* the machine has fewer */
-		all = sources_new(loop, 1);
+		all = sources_new(loop, 2);
 		assert_int_equal(all->streams_max, rows[i].streams);
 		assert_int_equal(all->waiting_max, rows[i].waiting);
+		assert_int_equal(all->waiting_share, rows[i].share);
+		assert_int_equal(all->waiting_all, rows[i].all);
 		sources_free(all);
 	}
 	setrlimit(RLIMIT_NOFILE, &was);
@@ -151,10 +215,9 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_who_is_one),
-		cmocka_unit_test(test_floods_are_remembered),
-		cmocka_unit_test(test_forgotten),
-		cmocka_unit_test(test_few_descriptors),
+		cmocka_unit_test(test_who_is_one), cmocka_unit_test(test_floods_are_remembered),
+		cmocka_unit_test(test_waiting),	   cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_forgotten),  cmocka_unit_test(test_few_descriptors),
 	};
 
 	return cmocka_run_group_tests_name("sources", tests, setup, teardown);

@@ -163,7 +163,7 @@ static void test_sources_take_turns(void **state)
 /* Somebody who is stuck makes room; nothing is done until then. */
 static void test_stuck(void **state)
 {
-	await("10.0.0.1", 0, SOURCE_HANDSHAKES_MAX + 1);
+	await("10.0.0.1", 0, SOURCE_HANDSHAKES_MAX + 2);
 	while (n_seen < SOURCE_HANDSHAKES_MAX)
 		one_turn(w.loop);
 	one_turn(w.loop);
@@ -172,8 +172,13 @@ static void test_stuck(void **state)
 	for (unsigned i = 0; i < 3; i++)
 		one_turn(w.loop);
 	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX + 1);
-	assert_true(crowd[SOURCE_HANDSHAKES_MAX].over); /* the first that began */
-	assert_ptr_equal(seen[SOURCE_HANDSHAKES_MAX].of, &crowd[0]);
+	assert_true(crowd[SOURCE_HANDSHAKES_MAX + 1].over); /* the first that began */
+	assert_ptr_equal(seen[SOURCE_HANDSHAKES_MAX].of, &crowd[1]);
+	clock_ahead_ms += SOURCE_PLACE_MS + SERVER_TURN_MS + 2 * LOOP_TICK_MS; /* the second some time after it */
+	for (unsigned i = 0; i < 3; i++)
+		one_turn(w.loop);
+	assert_int_equal(n_seen, SOURCE_HANDSHAKES_MAX + 2);
+	assert_true(crowd[SOURCE_HANDSHAKES_MAX].over);
 }
 
 int main(void)

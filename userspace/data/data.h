@@ -14,7 +14,7 @@ enum {
 	DATA_WORKERS_MAX = 64,
 	DATA_SOCKETS = 7,	   /* TCP15001 TCP15006 TCP15008 TCP15053 UDP15053 RAW4 RAW6, as ZDS names them */
 	DATA_CONNECT_MS = 10000,   /* any TCP connect */
-	DATA_HANDSHAKE_MS = 10000, /* from accept or connect to the end of the TLS handshake */
+	DATA_HANDSHAKE_MS = 10000, /* of a TLS handshake, from its begin */
 	DATA_RESPONSE_MS = 30000,  /* from CONNECT to its answer */
 	DATA_WORKLOAD_MS = 5000,   /* until the local workload is known */
 	DATA_WHY_MAX = 256,

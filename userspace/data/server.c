@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* HBONE servers. The credential is the pod's own: it belongs to the listener, whatever the client asks for. Everything
- * from accept to the end of the handshake happens within DATA_HANDSHAKE_MS, and HTTP/2 has its own deadline. */
+ * from accept to the end of the handshake has a deadline: a long one while the client is silent, since to hold it costs less
+ * than its next connection would, a short one from then on. HTTP/2 has its own. */
 #include "data/server.h"
 
 #include <errno.h>
@@ -86,9 +87,11 @@ static void on_limited(struct h2 *h, enum h2_limit what)
 	bool flood = what == H2_LIMIT_CONTROL || what == H2_LIMIT_RESETS || what == H2_LIMIT_BLOCK;
 
 	limit_reached(LIMIT_H2 + what);
-	s->limited |= flood || what == H2_LIMIT_UNREAD;
+	s->limited |= flood || what == H2_LIMIT_UNREAD || what == H2_LIMIT_PROTOCOL;
 	if (flood)
 		source_flooded(s->source);
+	else if (what == H2_LIMIT_PROTOCOL)
+		source_fault(s->source);
 	if (what == H2_LIMIT_HEADERS)
 		traffic_reject(REPORT_DESTINATION, &s->src, &s->dst, "header fields beyond the limit",
 			       loop_now(s->w->loop));
@@ -183,22 +186,9 @@ void server_shake(struct server *s)
 		return;
 	}
 	turn_begin(s);
+	timer_set(s->w->loop, &s->timer, DATA_HANDSHAKE_MS, late);
 	s->io.ready = tls_ready;
 	server_step(s);
-}
-
-static void hello_ready(struct io *io, uint32_t events)
-{
-	struct server *s = container_of(io, struct server, io);
-
-	io_want(s->w->loop, io, 0);
-	turn_await(s);
-}
-
-static void await_hello(struct server *s)
-{
-	if (io_want(s->w->loop, &s->io, EPOLLIN) < 0)
-		server_end(s, "epoll failed");
 }
 
 /* --- the pod's credential ------------------------------------------------------------------------------- */
@@ -213,7 +203,7 @@ static void have_cert(struct cert_request *r)
 	s->cert = NULL;
 	s->id = cert_answer(r, why);
 	if (s->id)
-		await_hello(s);
+		hello_await(s);
 	else
 		server_end(s, why);
 }
@@ -232,7 +222,7 @@ static void have_workload(struct workload_wait *wait, struct workload *wl)
 	if (cert_ask(w->o->certs, s->self->text, w->loop, s, have_cert, &s->id, &s->cert) < 0)
 		server_end(s, "out of memory");
 	else if (s->id)
-		await_hello(s);
+		hello_await(s);
 }
 
 /* Does the mesh vouch for the address? */
@@ -246,6 +236,14 @@ static bool is_known(struct worker *w, const struct addr *ip)
 	return known;
 }
 
+static void await_client(struct server *s)
+{
+	struct worker *w = s->w;
+	uint64_t ms = w->draining ? DATA_HANDSHAKE_MS : SERVER_SILENT_MS - worker_random(w) % (SERVER_SILENT_MS / 4);
+
+	timer_set(w->loop, &s->timer, ms, late);
+}
+
 /* Takes its share of what its source may have; false: there is none left. */
 static bool share_take(struct server *s)
 {
@@ -257,7 +255,7 @@ static bool share_take(struct server *s)
 		return false;
 	}
 	list_add_tail(&source->waiting, &s->pending);
-	if (++source->n_waiting > source->all->waiting_max) {
+	if (source_wait(source)) {
 		limit_reached(LIMIT_HANDSHAKES);
 		server_end(list_entry(source->waiting.next, struct server, pending),
 			   "too many connections of this source wait for TLS");
@@ -280,7 +278,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	s->post = p;
 	s->pod = pod_ref(p->pod);
 	s->src = *peer;
-	io_init(&s->io, fd, hello_ready);
+	io_init(&s->io, fd, NULL);
 	list_init(&s->turn);
 	list_init(&s->step);
 	list_init(&s->pending);
@@ -295,7 +293,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	}
 	if (!share_take(s))
 		return;
-	timer_set(p->w->loop, &s->timer, DATA_HANDSHAKE_MS, late);
+	await_client(s);
 	workload_await(p->w, &s->wait, p->pod, have_workload);
 }
 
@@ -310,8 +308,10 @@ static void shut(struct worker *w, const struct pod *pod, bool graceful)
 			continue;
 		if (s->h2)
 			h2_shutdown(s->h2, graceful);
-		else if (!graceful) /* else once it is up */
+		else if (!graceful)
 			server_end(s, NULL);
+		else if (!s->tls) /* once it is up, which may not take long now */
+			await_client(s);
 	}
 }
 

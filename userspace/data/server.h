@@ -8,6 +8,8 @@
 #include "net/h2.h"
 
 enum {
+	SERVER_SILENT_MS = 60000, /* from accept to the begin of the handshake; a quarter of it less by chance, so that
+					a crowd does not come again all at once */
 	SERVER_HANDSHAKES_MAX = 256, /* of a worker under way; more wait their turn */
 	SERVER_STUCK_MS = 1000,	     /* a handshake that has taken so long makes room for one that waits */
 	SERVER_TURN_MS = 100,	     /* between two looks at who is stuck */
@@ -20,6 +22,7 @@ struct server {
 	struct list pending; /* the source's, until TLS is done */
 	struct source *source;
 	uint64_t began; /* the handshake */
+	uint32_t hello; /* bytes of the ClientHello that it was waited for; 0: all was there at once */
 	struct worker *w;
 	struct post *post;
 	struct pod *pod; /* referenced: it outlives the post */
@@ -43,6 +46,9 @@ void server_end(struct server *s, const char *why);
 /* Begins the handshake; goes on with it. */
 void server_shake(struct server *s);
 void server_step(struct server *s);
+
+/* hello.c. The credential is there: calls turn_await() when the client has said enough. */
+void hello_await(struct server *s);
 
 /* turn.c. The client has said something: calls server_shake() when it is this one's turn. */
 void turn_await(struct server *s);

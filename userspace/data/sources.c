@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of sources. One without references stays only while it has to calm down; who looks into its bucket after
+/* The table of sources. One without references stays only while something is held against it; who looks into its bucket after
  * that clears it away. */
 #include "data/sources.h"
 
+#include <limits.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "data/limits.h"
 
-enum { STREAMS_LEAST = 256, WAITING_LEAST = SOURCE_HANDSHAKES_MAX };
+enum { STREAMS_LEAST = 256, WAITING_LEAST = SOURCE_HANDSHAKES_MAX, WAITING_OF = 4 };
+
+static atomic_uint waiting; /* for TLS, in all workers */
 
 struct sources *sources_new(struct loop *l, unsigned workers)
 {
@@ -22,7 +26,9 @@ struct sources *sources_new(struct loop *l, unsigned workers)
 	list_init(&all->turn);
 	list_init(&all->asking);
 	all->streams_max = limit_of_files(SOURCE_STREAMS_MAX, 2, workers, STREAMS_LEAST);
-	all->waiting_max = limit_of_files(SOURCE_WAITING_MAX, 4, workers, WAITING_LEAST);
+	all->waiting_max = limit_of_files(SOURCE_WAITING_MAX, WAITING_OF, 1, WAITING_LEAST);
+	all->waiting_share = limit_of_files(SOURCE_WAITING_MAX, WAITING_OF, workers, WAITING_LEAST);
+	all->waiting_all = limit_of_files(UINT_MAX, WAITING_OF, 1, WAITING_LEAST);
 	return all;
 }
 
@@ -32,9 +38,15 @@ static void source_free(struct source *s)
 	free(s);
 }
 
-static bool is_calm(const struct sources *all, const struct source *s)
+static bool is_calm(const struct source *s)
 {
-	return loop_now(all->loop) >= s->calm_at;
+	return loop_now(s->all->loop) >= s->calm_at;
+}
+
+/* Nothing is held against it. */
+static bool is_clean(const struct source *s)
+{
+	return is_calm(s) && loop_now(s->all->loop) >= s->faults_until;
 }
 
 void sources_free(struct sources *all)
@@ -65,7 +77,7 @@ struct source *source_get(struct sources *all, const struct addr *ip, bool known
 		s = list_entry(pos, struct source, link);
 		if (addr_eq(&s->ip, &at))
 			return source_ref(s);
-		if (!s->refs && is_calm(all, s))
+		if (!s->refs && is_clean(s))
 			source_free(s);
 	}
 	s = calloc(1, sizeof *s);
@@ -90,8 +102,22 @@ struct source *source_ref(struct source *s)
 
 void source_put(struct source *s)
 {
-	if (s && !--s->refs && is_calm(s->all, s))
+	if (s && !--s->refs && is_clean(s))
 		source_free(s);
+}
+
+bool source_wait(struct source *s)
+{
+	const struct sources *all = s->all;
+	bool full = atomic_fetch_add(&waiting, 1) >= all->waiting_all;
+
+	return ++s->n_waiting > (full ? all->waiting_share : all->waiting_max);
+}
+
+void source_waited(struct source *s)
+{
+	s->n_waiting--;
+	atomic_fetch_sub(&waiting, 1);
 }
 
 void source_flooded(struct source *s)
@@ -99,7 +125,18 @@ void source_flooded(struct source *s)
 	s->calm_at = loop_now(s->all->loop) + SOURCE_CALM_MS;
 }
 
+void source_fault(struct source *s)
+{
+	uint64_t now = loop_now(s->all->loop);
+
+	s->faults_until = (s->faults_until > now ? s->faults_until : now) + SOURCE_FAULT_MS;
+	if (s->faults_until - now > SOURCE_FAULTS_MAX * SOURCE_FAULT_MS) {
+		s->faults_until = now + SOURCE_FAULTS_MAX * SOURCE_FAULT_MS;
+		source_flooded(s);
+	}
+}
+
 bool source_may_begin(const struct source *s)
 {
-	return s->n_shaking < SOURCE_HANDSHAKES_MAX && is_calm(s->all, s);
+	return s->n_shaking < SOURCE_HANDSHAKES_MAX && is_calm(s);
 }

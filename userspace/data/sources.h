@@ -9,13 +9,17 @@
 
 /* Of a source on a worker; fewer where descriptors are: a quarter of them for all workers, or half. */
 enum {
-	SOURCE_CONNS_MAX = 4096,    /* HBONE connections; one more is refused */
-	SOURCE_WAITING_MAX = 3072,  /* of these not yet through with TLS (a quarter); for one more the oldest goes. To
-				       hold one costs less than to have it come again */
+	SOURCE_CONNS_MAX = 4096,   /* HBONE connections; one more is refused */
+	SOURCE_WAITING_MAX = 3072, /* of these not yet through with TLS; for one more the oldest goes. To hold one costs
+				       less than to have it come again. Fewer only where those of all sources and workers
+				       have a quarter of the descriptors: accepting is not even among workers */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
 	SOURCE_STREAMS_MAX = 32768, /* requests (half); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
+	SOURCE_PLACE_MS = 100,	    /* between two handshakes that are stuck and make room for others of their source */
 	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
+	SOURCE_FAULTS_MAX = 64,	    /* connections that broke the protocol, and one more in */
+	SOURCE_FAULT_MS = 250,	    /* this time; more is a flood */
 	SOURCE_BUCKETS = 256,
 };
 
@@ -30,7 +34,8 @@ struct source {
 	struct addr ip;
 	unsigned refs, n_conns, n_waiting, n_shaking, n_streams;
 	struct h2_share share; /* what its connections hold */
-	uint64_t calm_at;
+	uint64_t calm_at, place_at;
+	uint64_t faults_until; /* when all that it broke is forgotten */
 };
 
 struct sources {
@@ -39,7 +44,8 @@ struct sources {
 	struct list turn;   /* sources that have a server queued, in the order in which they are served */
 	struct list asking; /* sources whose requests wait, in the same way */
 	struct task begin;  /* some of them */
-	unsigned streams_max, waiting_max; /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
+	unsigned streams_max, waiting_max;   /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
+	unsigned waiting_share, waiting_all; /* `waiting_max` while so many wait in all workers */
 };
 
 /* One of `workers`, which share the descriptors. NULL: no memory. */
@@ -51,7 +57,12 @@ struct source *source_get(struct sources *all, const struct addr *ip, bool known
 struct source *source_ref(struct source *s);
 /* Takes NULL. */
 void source_put(struct source *s);
+/* One more of its connections waits for TLS. True: its oldest one must go. */
+bool source_wait(struct source *s);
+void source_waited(struct source *s);
 /* Its connection was ended for a flood. */
 void source_flooded(struct source *s);
+/* Its connection was ended since it broke the protocol: many of them are a flood. */
+void source_fault(struct source *s);
 /* May it begin another handshake now? */
 bool source_may_begin(const struct source *s);

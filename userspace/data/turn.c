@@ -31,7 +31,7 @@ void turn_leave(struct server *s)
 	list_del(&s->turn);
 	list_del(&s->step);
 	if (!list_empty(&s->pending))
-		s->source->n_waiting--;
+		source_waited(s->source);
 	list_del(&s->pending);
 	if (list_empty(&s->source->queued))
 		list_del(&s->source->turn);
@@ -69,8 +69,9 @@ static void turns_tick(struct timer *t)
 
 static bool has_room(struct worker *w, struct source *source)
 {
-	if (source->n_shaking >= SOURCE_HANDSHAKES_MAX)
-		make_room(w, source);
+	/* Not all at once, and not whenever it can be: who is thrown out comes again. */
+	if (source->n_shaking >= SOURCE_HANDSHAKES_MAX && loop_now(w->loop) >= source->place_at && make_room(w, source))
+		source->place_at = loop_now(w->loop) + SOURCE_PLACE_MS;
 	return source_may_begin(source) && (w->n_shaking < SERVER_HANDSHAKES_MAX || make_room(w, NULL));
 }
 
