@@ -20,6 +20,7 @@ from lib.rows import Table, check, equal, until
 
 T = Table(__file__)
 HANDSHAKE_MAX = 90       # seconds until a peer that says nothing is gone
+QUEUED = 300             # handshakes that are begun, more than there are places for
 ALERT = 7                # bytes of its record
 PIECE = 0.02             # seconds between the pieces of one message
 LOG_LINES = 100          # a second, of all kinds of refusal
@@ -233,6 +234,17 @@ def says_nothing(s, to):
     s.settimeout(PIECE)
     with contextlib.suppress(TimeoutError):
         raise AssertionError(f"{s.recv(100)} as an answer {to}")
+
+
+@T.row(f"{KIND}/who-hangs-up-while-its-handshake-waits-is-gone", BED)
+def impatient(bed):
+    not_ztunnel(bed, "lets nobody wait")
+    agent = bed.b1.node.agent
+    since = len(agent.log())
+    with contextlib.ExitStack() as stack:
+        for _ in range(QUEUED):
+            whole_hello(bed, connect(bed, stack), stack)
+    until(lambda: "the client hung up while its handshake waited" in agent.log()[since:], "a line about it", 5)
 
 
 @T.row(f"{KIND}/a-client-hello-in-pieces", BED)

@@ -156,8 +156,8 @@ class Few(Bed):
 
 @T.row("dropin/connections-that-wait-for-tls", lambda: Few(2, FILES))
 def waiting(bed):
-    """For one more than a source may have, its oldest goes; others, and it as well, are served meanwhile."""
-    with watched(bed), counted(bed, "handshakes_of_a_source", "wait for TLS"), contextlib.ExitStack() as stack:
+    """For one more than there may be, the oldest goes; others, and its source as well, are served meanwhile."""
+    with watched(bed), counted(bed, "handshakes_of_all_sources", "wait for TLS"), contextlib.ExitStack() as stack:
         socks = [stack.enter_context(bed.u1.connect(bed.b1.ip4, 15008)) for _ in range(SILENT)]
         until(lambda: sum(map(is_over, socks)) >= SILENT - WAITING - WAITING // WORKERS, "the oldest of them to go", 5)
         with attacker(bed) as h:

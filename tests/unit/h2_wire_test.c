@@ -798,6 +798,7 @@ static void test_header_bomb(void **state)
 	assert_int_equal(e.closed, 1);
 	assert_string_equal(e.why, "a header block without end");
 	assert_int_equal(e.limited[H2_LIMIT_BLOCK], 1);
+	assert_int_equal(e.limited[H2_LIMIT_PROTOCOL], 0);
 	wire_close(&w, &e);
 }
 
@@ -1100,17 +1101,42 @@ static void test_lost(void **state)
 	}
 }
 
+/* What ends a connection, in words, and counted once. */
 static void test_bad_bytes(void **state)
 {
-	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n      ",
-					   "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r\n"};
+#define PREFACE	 "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#define SETTINGS "\0\0\0\4\0\0\0\0\0"
+#define ROW(x)	 x, sizeof(x) - 1
+	static const struct {
+		const char *name, *say;
+		size_t len;
+		const char *why;
+	} rows[] = {
+		{"HTTP/1.1", ROW("GET / HTTP/1.1\r\nHost: a\r\n\r\n      "), "Received bad client magic byte string"},
+		{"nearly a preface", ROW("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r\n"),
+		 "Received bad client magic byte string"},
+		{"a PING before SETTINGS",
+		 ROW(PREFACE "\0\0\10\6\0\0\0\0\0"
+			     "12345678"),
+		 "PROTOCOL_ERROR"},
+		{"SETTINGS of seven bytes",
+		 ROW(PREFACE SETTINGS "\0\0\7\4\0\0\0\0\0"
+				      "1234567"),
+		 "FRAME_SIZE_ERROR"},
+		{"SETTINGS on a stream", ROW(PREFACE SETTINGS "\0\0\0\4\0\0\0\0\1"), "PROTOCOL_ERROR"},
+		{"a field that is not in the table", ROW(PREFACE SETTINGS "\0\0\2\1\4\0\0\0\1\xff\x7f"),
+		 "COMPRESSION_ERROR"},
+		{"DATA on no stream", ROW(PREFACE SETTINGS "\0\0\1\0\0\0\0\0\0x"), "PROTOCOL_ERROR"},
+	};
 
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		wire_open(&w, &e, false);
-		wire_raw(&w, says[i], strlen(says[i]));
+		wire_raw(&w, rows[i].say, rows[i].len);
 		run_turns(10);
 		wire_recv(&w);
-		assert_int_equal(e.closed, 1);
+		if (e.closed != 1 || strcmp(e.why, rows[i].why) || e.limited[H2_LIMIT_PROTOCOL] != 1)
+			fail_msg("%s: closed %u: %s; limit %u", rows[i].name, e.closed, e.why,
+				 e.limited[H2_LIMIT_PROTOCOL]);
 		wire_close(&w, &e);
 	}
 }

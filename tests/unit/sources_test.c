@@ -13,6 +13,7 @@
 #include "one_turn.h"
 
 static struct loop *loop;
+static unsigned waiting;
 
 /* The loop's time is that of its turn. */
 static void forward(uint64_t ms)
@@ -44,7 +45,7 @@ static void test_who_is_one(void **state)
 	};
 
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		struct sources *all = sources_new(loop, 1);
+		struct sources *all = sources_new(loop, 1, &waiting);
 		struct source *a = get(all, rows[i].a, rows[i].known), *b = get(all, rows[i].b, rows[i].known);
 
 		if ((a == b) != rows[i].same)
@@ -59,7 +60,7 @@ static void test_who_is_one(void **state)
 
 static void test_floods_are_remembered(void **state)
 {
-	struct sources *all = sources_new(loop, 1);
+	struct sources *all = sources_new(loop, 1, &waiting);
 	struct source *s = get(all, "10.0.0.1", true);
 
 	forward(0);
@@ -81,33 +82,58 @@ static void test_floods_are_remembered(void **state)
 	sources_free(all);
 }
 
+enum { WAITERS = 200 };
+
+static struct source_waiter waiters[WAITERS];
+
+/* Waiters from..to-1 come; none has to go for them. */
+static void wait_for(struct source *s, unsigned from, unsigned to)
+{
+	enum limit why;
+
+	for (unsigned i = from; i < to; i++)
+		assert_null(source_wait(s, &waiters[i], &why));
+}
+
+/* For the next one of the source, the one that goes is that of the row. */
+static void must_go(struct source *s, unsigned next, unsigned victim, enum limit expect)
+{
+	enum limit why = LIMITS;
+
+	assert_ptr_equal(source_wait(s, &waiters[next], &why), &waiters[victim]);
+	assert_int_equal(why, expect);
+}
+
 static void test_waiting(void **state)
 {
 	enum { MAX = 100, SHARE = 50, ALL = 120 };
-	struct sources *one = sources_new(loop, 2), *two = sources_new(loop, 2); /* of two workers */
-	struct source *a = get(one, "10.0.0.1", true), *b = get(two, "10.0.0.2", true);
+	struct sources *one = sources_new(loop, 2, &waiting),
+		       *two = sources_new(loop, 2, &waiting); /* of two workers */
+	struct source *a = get(one, "10.0.0.1", true), *b = get(one, "10.0.0.2", true), *c = get(two, "10.0.0.1", true);
 
+	for (unsigned i = 0; i < WAITERS; i++)
+		source_waiter_init(&waiters[i]);
 	one->waiting_max = two->waiting_max = MAX;
 	one->waiting_share = two->waiting_share = SHARE;
 	one->waiting_all = two->waiting_all = ALL;
+	wait_for(a, 0, MAX); /* more than the worker's share, while there is room */
+	must_go(a, MAX, 0, LIMIT_HANDSHAKES);
+	source_waited(a, &waiters[0]);
+	wait_for(b, MAX + 1, ALL + 1);
+	must_go(b, ALL + 1, 1, LIMIT_HANDSHAKES_OF_ALL); /* the oldest, whosever it is */
+	source_waited(a, &waiters[1]);
+	source_waited(a, &waiters[1]);	       /* once is enough */
+	wait_for(c, ALL + 2, ALL + 2 + SHARE); /* its share is there whatever the others have */
+	must_go(c, ALL + 2 + SHARE, ALL + 2, LIMIT_HANDSHAKES_OF_ALL);
+	for (unsigned i = 0; i < WAITERS; i++)
+		source_waited(i <= MAX ? a : i <= ALL + 1 ? b : c, &waiters[i]);
+	assert_int_equal(a->n_waiting + b->n_waiting + c->n_waiting + one->n_waiting + two->n_waiting + waiting, 0);
+	wait_for(b, 0, MAX);
 	for (unsigned i = 0; i < MAX; i++)
-		assert_false(source_wait(a)); /* more than its share while others have not theirs */
-	assert_true(source_wait(a));
-	source_waited(a);
-	for (unsigned i = 0; i < SHARE; i++)
-		assert_false(source_wait(b)); /* its share, however many the others are */
-	assert_true(source_wait(b));
-	source_waited(b);
-	source_waited(a);
-	assert_true(source_wait(a)); /* more than its share, and all are too many */
-	for (unsigned i = 0; i < MAX; i++)
-		source_waited(a);
-	for (unsigned i = SHARE; i < MAX; i++)
-		assert_false(source_wait(b));
-	for (unsigned i = 0; i < MAX; i++)
-		source_waited(b);
+		source_waited(b, &waiters[i]);
 	source_put(a);
 	source_put(b);
+	source_put(c);
 	sources_free(one);
 	sources_free(two);
 }
@@ -115,7 +141,7 @@ static void test_waiting(void **state)
 /* A few are forgiven, and forgotten one by one, whether it has connections meanwhile or not. */
 static void test_faults(void **state)
 {
-	struct sources *all = sources_new(loop, 1);
+	struct sources *all = sources_new(loop, 1, &waiting);
 	struct source *s;
 
 	forward(0);
@@ -146,7 +172,7 @@ static void test_faults(void **state)
 /* One that nobody asks for again goes when its bucket is looked at. */
 static void test_forgotten(void **state)
 {
-	struct sources *all = sources_new(loop, 1);
+	struct sources *all = sources_new(loop, 1, &waiting);
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < 1000; i++) {
@@ -179,7 +205,7 @@ static void test_few_descriptors(void **state)
 		unsigned streams, waiting, share, all;
 	} rows[] = {{1024, 256, 256, 128, 256},
 		    {10000, 2500, 2500, 1250, 2500},
-		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, SOURCE_WAITING_MAX, 1 << 18},
+		    {1 << 20, SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, 1 << 17, 1 << 18},
 		    {100, 256, 64, 64, 64}};
 	struct rlimit was, now;
 
@@ -190,7 +216,7 @@ static void test_few_descriptors(void **state)
 		now = (struct rlimit){rows[i].files, was.rlim_max};
 		if (setrlimit(RLIMIT_NOFILE, &now) < 0)
 			continue; /* the machine has fewer */
-		all = sources_new(loop, 2);
+		all = sources_new(loop, 2, &waiting);
 		assert_int_equal(all->streams_max, rows[i].streams);
 		assert_int_equal(all->waiting_max, rows[i].waiting);
 		assert_int_equal(all->waiting_share, rows[i].share);

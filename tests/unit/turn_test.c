@@ -15,6 +15,7 @@
 enum { CROWD = 100, SEEN_MAX = 1000 };
 
 static struct worker w;
+static unsigned waiting;
 static struct server crowd[CROWD];
 static struct {
 	const struct server *of;
@@ -76,7 +77,7 @@ static void await(const char *ip, unsigned first, unsigned n)
 		s->source = source;
 		list_init(&s->turn);
 		list_init(&s->step);
-		list_init(&s->pending);
+		source_waiter_init(&s->pending);
 		turn_await(s);
 	}
 }
@@ -90,7 +91,7 @@ static int setup(void **state)
 	list_init(&w.shaking);
 	list_init(&w.stepping);
 	w.loop = loop_new();
-	w.sources = sources_new(w.loop, 1);
+	w.sources = sources_new(w.loop, 1, &waiting);
 	return 0;
 }
 

@@ -7,8 +7,9 @@
 #include "net/tls.h"
 
 /* Half a ClientHello costs no more than silence: the handshake begins when its first record is whole. Each wait is for
- * more than the last one; woken before that, the client has gone, or the kernel has no room for more. */
-static bool hello_is_partial(struct server *s)
+ * more than the last one; woken before that, the client has gone, or the kernel has no room for more. False: no more
+ * waiting. */
+static bool wait_for_more(struct server *s)
 {
 	uint32_t size = tls_hello_size(s->io.fd);
 
@@ -18,15 +19,21 @@ static bool hello_is_partial(struct server *s)
 	return true;
 }
 
+static void client_gone(struct io *io, uint32_t events)
+{
+	server_end(container_of(io, struct server, io), "the client hung up while its handshake waited");
+}
+
 static void hello_ready(struct io *io, uint32_t events)
 {
 	struct server *s = container_of(io, struct server, io);
 
-	if (hello_is_partial(s))
+	if (wait_for_more(s))
 		return;
 	if (s->hello)
 		sock_wake_at(io->fd, 1);
-	io_want(s->w->loop, io, 0);
+	io->ready = client_gone;
+	io_want(s->w->loop, io, EPOLLRDHUP);
 	turn_await(s);
 }
 

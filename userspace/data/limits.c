@@ -17,6 +17,7 @@ static const char *const names[LIMITS] = {
 	[LIMIT_H2 + H2_LIMIT_PROTOCOL] = "protocol_errors",
 	[LIMIT_CONNECTIONS] = "connections_of_a_source",
 	[LIMIT_HANDSHAKES] = "handshakes_of_a_source",
+	[LIMIT_HANDSHAKES_OF_ALL] = "handshakes_of_all_sources",
 	[LIMIT_STREAMS] = "streams_of_a_source",
 	[LIMIT_TUNNELS] = "tunnels_of_a_worker",
 	[LIMIT_TUNNELS_OF_POD] = "tunnels_of_a_pod",

@@ -8,6 +8,7 @@ enum limit {
 	LIMIT_H2, /* enum h2_limit from here on */
 	LIMIT_CONNECTIONS = LIMIT_H2 + H2_LIMITS,
 	LIMIT_HANDSHAKES,
+	LIMIT_HANDSHAKES_OF_ALL,
 	LIMIT_STREAMS,
 	LIMIT_TUNNELS,
 	LIMIT_TUNNELS_OF_POD,
@@ -19,6 +20,6 @@ enum limit {
 int limits_init(void);
 /* Any thread. */
 void limit_reached(enum limit l);
-/* How many things with a descriptor each a worker may have: `max`, or its part of this fraction (1/`of`) of all
+/* How many things with a descriptor each one of `workers` (1: the process) may have: `max`, or its part of this fraction (1/`of`) of all
  * descriptors where that is fewer, but not fewer than `least`. */
 unsigned limit_of_files(unsigned max, unsigned of, unsigned workers, unsigned least);

@@ -12,6 +12,7 @@ struct data_plane {
 	unsigned n_pods, n_self; /* all; of them of DATA_POD_SELF */
 	struct timer drain_timer, close_timer;
 	unsigned leaving, resting; /* workers that watch no listener, that accept no more; atomic */
+	unsigned waiting;	   /* connections that wait for TLS, in all workers; atomic */
 	bool handed_over;	   /* the sockets have another process; set before the workers are told */
 	bool closed;		   /* what draining closes is closed */
 	void (*drained)(void *arg);

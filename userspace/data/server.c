@@ -236,7 +236,7 @@ static bool is_known(struct worker *w, const struct addr *ip)
 	return known;
 }
 
-static void await_client(struct server *s)
+static void set_silent_deadline(struct server *s)
 {
 	struct worker *w = s->w;
 	uint64_t ms = w->draining ? DATA_HANDSHAKE_MS : SERVER_SILENT_MS - worker_random(w) % (SERVER_SILENT_MS / 4);
@@ -248,17 +248,20 @@ static void await_client(struct server *s)
 static bool share_take(struct server *s)
 {
 	struct source *source = s->source;
+	struct source_waiter *victim;
+	enum limit why;
 
 	if (source->n_conns > SOURCE_CONNS_MAX) {
 		limit_reached(LIMIT_CONNECTIONS);
 		server_end(s, "too many connections of this source");
 		return false;
 	}
-	list_add_tail(&source->waiting, &s->pending);
-	if (source_wait(source)) {
-		limit_reached(LIMIT_HANDSHAKES);
-		server_end(list_entry(source->waiting.next, struct server, pending),
-			   "too many connections of this source wait for TLS");
+	victim = source_wait(source, &s->pending, &why);
+	if (victim) {
+		limit_reached(why);
+		server_end(container_of(victim, struct server, pending),
+			   why == LIMIT_HANDSHAKES ? "too many connections of this source wait for TLS"
+						   : "too many connections wait for TLS");
 	}
 	return true;
 }
@@ -281,7 +284,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	io_init(&s->io, fd, NULL);
 	list_init(&s->turn);
 	list_init(&s->step);
-	list_init(&s->pending);
+	source_waiter_init(&s->pending);
 	list_add_tail(&p->w->servers, &s->link);
 	s->source->n_conns++;
 	worker_tunnels(p->w, 1);
@@ -293,7 +296,7 @@ void server_accept(struct post *p, int fd, const struct endpoint *peer)
 	}
 	if (!share_take(s))
 		return;
-	await_client(s);
+	set_silent_deadline(s);
 	workload_await(p->w, &s->wait, p->pod, have_workload);
 }
 
@@ -310,8 +313,8 @@ static void shut(struct worker *w, const struct pod *pod, bool graceful)
 			h2_shutdown(s->h2, graceful);
 		else if (!graceful)
 			server_end(s, NULL);
-		else if (!s->tls) /* once it is up, which may not take long now */
-			await_client(s);
+		else if (!s->tls) /* told to leave once it is up, which may not take long now */
+			set_silent_deadline(s);
 	}
 }
 

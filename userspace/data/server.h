@@ -8,18 +8,18 @@
 #include "net/h2.h"
 
 enum {
-	SERVER_SILENT_MS = 60000, /* from accept to the begin of the handshake; a quarter of it less by chance, so that
-					a crowd does not come again all at once */
+	SERVER_SILENT_MS = 60000, /* from accept to the begin of the handshake, with the credential that the pod has at
+				     accept; up to a quarter of it less by chance: a crowd comes again bit by bit */
 	SERVER_HANDSHAKES_MAX = 256, /* of a worker under way; more wait their turn */
 	SERVER_STUCK_MS = 1000,	     /* a handshake that has taken so long makes room for one that waits */
-	SERVER_TURN_MS = 100,	     /* between two looks at who is stuck */
+	SERVER_TURN_MS = 25,	     /* between two looks at who is stuck */
 };
 
 struct server {
-	struct list link;    /* the worker's servers */
-	struct list turn;    /* among the handshakes under way, or those of its source that wait */
-	struct list step;    /* among the handshakes that can go on */
-	struct list pending; /* the source's, until TLS is done */
+	struct list link; /* the worker's servers */
+	struct list turn; /* among the handshakes under way, or those of its source that wait */
+	struct list step; /* among the handshakes that can go on */
+	struct source_waiter pending;
 	struct source *source;
 	uint64_t began; /* the handshake */
 	uint32_t hello; /* bytes of the ClientHello that it was waited for; 0: all was there at once */
@@ -50,7 +50,7 @@ void server_step(struct server *s);
 /* hello.c. The credential is there: calls turn_await() when the client has said enough. */
 void hello_await(struct server *s);
 
-/* turn.c. The client has said something: calls server_shake() when it is this one's turn. */
+/* turn.c. The client has said enough: calls server_shake() when it is this one's turn. */
 void turn_await(struct server *s);
 /* The handshake can go on: calls server_step() then. */
 void turn_step(struct server *s);

@@ -4,31 +4,28 @@
 #include "data/sources.h"
 
 #include <limits.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/limits.h"
-
 enum { STREAMS_LEAST = 256, WAITING_LEAST = SOURCE_HANDSHAKES_MAX, WAITING_OF = 4 };
 
-static atomic_uint waiting; /* for TLS, in all workers */
-
-struct sources *sources_new(struct loop *l, unsigned workers)
+struct sources *sources_new(struct loop *l, unsigned workers, unsigned *waiting)
 {
 	struct sources *all = calloc(1, sizeof *all);
 
 	if (!all)
 		return NULL;
 	all->loop = l;
+	all->all_waiting = waiting;
 	for (unsigned i = 0; i < SOURCE_BUCKETS; i++)
 		list_init(&all->bucket[i]);
 	list_init(&all->turn);
 	list_init(&all->asking);
+	list_init(&all->waiting);
 	all->streams_max = limit_of_files(SOURCE_STREAMS_MAX, 2, workers, STREAMS_LEAST);
 	all->waiting_max = limit_of_files(SOURCE_WAITING_MAX, WAITING_OF, 1, WAITING_LEAST);
-	all->waiting_share = limit_of_files(SOURCE_WAITING_MAX, WAITING_OF, workers, WAITING_LEAST);
 	all->waiting_all = limit_of_files(UINT_MAX, WAITING_OF, 1, WAITING_LEAST);
+	all->waiting_share = limit_of_files(UINT_MAX, WAITING_OF, workers, WAITING_LEAST);
 	return all;
 }
 
@@ -106,18 +103,41 @@ void source_put(struct source *s)
 		source_free(s);
 }
 
-bool source_wait(struct source *s)
+void source_waiter_init(struct source_waiter *w)
 {
-	const struct sources *all = s->all;
-	bool full = atomic_fetch_add(&waiting, 1) >= all->waiting_all;
-
-	return ++s->n_waiting > (full ? all->waiting_share : all->waiting_max);
+	list_init(&w->of_source);
+	list_init(&w->of_all);
 }
 
-void source_waited(struct source *s)
+struct source_waiter *source_wait(struct source *s, struct source_waiter *w, enum limit *why)
 {
+	struct sources *all = s->all;
+	bool full = __atomic_add_fetch(all->all_waiting, 1, __ATOMIC_RELAXED) > all->waiting_all;
+
+	list_add_tail(&s->waiting, &w->of_source);
+	list_add_tail(&all->waiting, &w->of_all);
+	s->n_waiting++;
+	all->n_waiting++;
+	if (s->n_waiting > all->waiting_max) {
+		*why = LIMIT_HANDSHAKES;
+		return list_entry(s->waiting.next, struct source_waiter, of_source);
+	}
+	if (full && all->n_waiting > all->waiting_share) {
+		*why = LIMIT_HANDSHAKES_OF_ALL;
+		return list_entry(all->waiting.next, struct source_waiter, of_all);
+	}
+	return NULL;
+}
+
+void source_waited(struct source *s, struct source_waiter *w)
+{
+	if (list_empty(&w->of_all))
+		return;
+	list_del(&w->of_source);
+	list_del(&w->of_all);
 	s->n_waiting--;
-	atomic_fetch_sub(&waiting, 1);
+	s->all->n_waiting--;
+	__atomic_sub_fetch(s->all->all_waiting, 1, __ATOMIC_RELAXED);
 }
 
 void source_flooded(struct source *s)

@@ -5,30 +5,36 @@
 #pragma once
 #include "base/addr.h"
 #include "base/list.h"
+#include "data/limits.h"
 #include "net/h2.h"
 
 /* Of a source on a worker; fewer where descriptors are: a quarter of them for all workers, or half. */
 enum {
 	SOURCE_CONNS_MAX = 4096,   /* HBONE connections; one more is refused */
 	SOURCE_WAITING_MAX = 3072, /* of these not yet through with TLS; for one more the oldest goes. To hold one costs
-				       less than to have it come again. Fewer only where those of all sources and workers
-				       have a quarter of the descriptors: accepting is not even among workers */
+				       less than to have it come again. All sources and workers together have a quarter of
+				       the descriptors, and a worker its share of that whatever the others do */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
 	SOURCE_STREAMS_MAX = 32768, /* requests (half); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
-	SOURCE_PLACE_MS = 100,	    /* between two handshakes that are stuck and make room for others of their source */
+	SOURCE_PLACE_MS = 25,	    /* between two handshakes that are stuck and make room for others of their source */
 	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
-	SOURCE_FAULTS_MAX = 64,	    /* connections that broke the protocol, and one more in */
-	SOURCE_FAULT_MS = 250,	    /* this time; more is a flood */
+	SOURCE_FAULTS_MAX = 64,	    /* connections that broke the protocol: this many at once, */
+	SOURCE_FAULT_MS = 250,	    /* and one in this time; more is a flood */
 	SOURCE_BUCKETS = 256,
 };
 
+/* A connection that waits until TLS is done. */
+struct source_waiter {
+	struct list of_source, of_all; /* the oldest first */
+};
+
 struct source {
-	struct list link;    /* bucket */
-	struct list turn;    /* among those that have a server queued */
-	struct list waiting; /* servers until TLS is done, the oldest first */
-	struct list queued;  /* of these, who has heard from its client and waits for its handshake, the newest first */
-	struct list asking;  /* among those that have a request that has not begun */
+	struct list link;     /* bucket */
+	struct list turn;     /* among those that have a server queued */
+	struct list waiting;  /* its waiters */
+	struct list queued;   /* servers that have heard from their client and wait for their turn, the newest first */
+	struct list asking;   /* among those that have a request that has not begun */
 	struct list requests; /* these */
 	struct sources *all;
 	struct addr ip;
@@ -41,15 +47,17 @@ struct source {
 struct sources {
 	struct loop *loop;
 	struct list bucket[SOURCE_BUCKETS];
-	struct list turn;   /* sources that have a server queued, in the order in which they are served */
-	struct list asking; /* sources whose requests wait, in the same way */
-	struct task begin;  /* some of them */
+	struct list turn;    /* sources that have a server queued, in the order in which they are served */
+	struct list asking;  /* sources whose requests wait, in the same way */
+	struct task begin;   /* some of them */
+	struct list waiting; /* all waiters of this worker */
+	unsigned n_waiting, *all_waiting;
 	unsigned streams_max, waiting_max;   /* SOURCE_STREAMS_MAX, SOURCE_WAITING_MAX, or what descriptors allow */
-	unsigned waiting_share, waiting_all; /* `waiting_max` while so many wait in all workers */
+	unsigned waiting_all, waiting_share; /* how many may wait in all workers, and always in this one */
 };
 
-/* One of `workers`, which share the descriptors. NULL: no memory. */
-struct sources *sources_new(struct loop *l, unsigned workers);
+/* One of `workers`, which share the descriptors and `waiting` (atomic). NULL: no memory. */
+struct sources *sources_new(struct loop *l, unsigned workers, unsigned *waiting);
 /* There are no references any more. Takes NULL. */
 void sources_free(struct sources *all);
 /* A reference. NULL: no memory. */
@@ -57,9 +65,11 @@ struct source *source_get(struct sources *all, const struct addr *ip, bool known
 struct source *source_ref(struct source *s);
 /* Takes NULL. */
 void source_put(struct source *s);
-/* One more of its connections waits for TLS. True: its oldest one must go. */
-bool source_wait(struct source *s);
-void source_waited(struct source *s);
+void source_waiter_init(struct source_waiter *w);
+/* `w` waits from now on. Returns the one that has to go for it, and why, or NULL. */
+struct source_waiter *source_wait(struct source *s, struct source_waiter *w, enum limit *why);
+/* It waits no longer, or has not. */
+void source_waited(struct source *s, struct source_waiter *w);
 /* Its connection was ended for a flood. */
 void source_flooded(struct source *s);
 /* Its connection was ended since it broke the protocol: many of them are a flood. */

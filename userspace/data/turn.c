@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whose handshake is next. OpenSSL takes tens of kilobytes for one. So it begins when the client has said something, and
+/* Whose handshake is next. OpenSSL takes tens of kilobytes for one. So it begins when the client has said enough (hello.c), and
  * only so many are under way, of all and of each source: who gets stuck in the middle makes room for those who wait.
  * Sources take turns, so that a crowd delays only itself.
  *
@@ -30,9 +30,7 @@ void turn_leave(struct server *s)
 	s->tls = NULL;
 	list_del(&s->turn);
 	list_del(&s->step);
-	if (!list_empty(&s->pending))
-		source_waited(s->source);
-	list_del(&s->pending);
+	source_waited(s->source, &s->pending);
 	if (list_empty(&s->source->queued))
 		list_del(&s->source->turn);
 	go_on(s->w);

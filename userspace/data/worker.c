@@ -12,6 +12,7 @@
 #include "data/dns_conf.h"
 #include "data/failures.h"
 #include "data/names.h"
+#include "data/plane.h"
 #include "data/nested.h"
 #include "data/pool.h"
 #include "data/sources.h"
@@ -66,7 +67,7 @@ struct worker *worker_new(struct data_plane *plane, const struct data_options *o
 	w->records = record_pool_new(WORKER_RECORD_KEEP);
 	w->pool = pool_new(w);
 	w->names = names_new();
-	w->sources = w->loop ? sources_new(w->loop, o->workers) : NULL;
+	w->sources = w->loop ? sources_new(w->loop, o->workers, &plane->waiting) : NULL;
 	w->dns_cache = dns_cache_new();
 	w->dns_conf = calloc(1, sizeof *w->dns_conf);
 	w->failures = failures_new(FAILURES_MAX / o->workers > FAILURES_WORKER_MIN ? FAILURES_MAX / o->workers

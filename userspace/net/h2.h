@@ -40,8 +40,8 @@ enum {
 	H2_HEADER_VALUE_MAX = 4096,  /* bytes kept of a header that we read */
 	H2_PING_MS = 10000,	     /* silence after which the peer is asked */
 	H2_PING_DEADLINE_MS = 20000, /* silence after that, with nothing taken, which ends the connection */
-	H2_PREFACE_MS = 10000,	     /* until the peer's first frame; of a client that has said */
-	H2_SILENT_MS = 60000,	     /* nothing yet: it costs less than its next connection would */
+	H2_PREFACE_MS = 10000,	     /* until the peer's first frame, from a client's first byte */
+	H2_SILENT_MS = 60000,	     /* until that one: to hold it costs less than its next connection would */
 	H2_CONTROL_BURST = 10000,    /* control and empty frames: this many at once, */
 	H2_CONTROL_PER_MS = 5,	     /* and this many a millisecond; more is a flood */
 	H2_CONTROL_BYTES = 1024,     /* and one for so many bytes that we send: window updates */

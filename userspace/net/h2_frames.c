@@ -155,8 +155,10 @@ static int on_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *user)
 
 	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) {
 		h->blamed = true;
-		if (!h->ending) /* nghttp2's own */
+		if (!h->ending) { /* nghttp2's own */
 			h2_limited(h, H2_LIMIT_PROTOCOL);
+			h->why = h->why ? h->why : nghttp2_http2_strerror(frame->goaway.error_code);
+		}
 	}
 	/* Behind a refusal: we take nothing more of the stream (RFC 9113, 8.1). Not before it, or nghttp2 drops the
 	 * answer. */

@@ -63,7 +63,8 @@ struct h2 {
 
 /* Ends the connection at the end of the turn. `why` is static. */
 void h2_die(struct h2 *h, const char *why);
-/* A session, 25 KiB, is there from now on: a server makes none for who does not speak. False: no memory, and it ends. */
+/* A session, 25 KiB, is there from now on, and with it the preface's deadline: a server makes none for who does not speak.
+ * False: no memory, and it ends. */
 bool h2_session_begin(struct h2 *h);
 /* Tells the owner. */
 void h2_limited(struct h2 *h, enum h2_limit what);

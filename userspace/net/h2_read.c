@@ -35,10 +35,11 @@ static void note_refusal(struct h2 *h, int code)
 	} else if (code == TOO_MANY_CONTINUATIONS) {
 		h2_limited(h, H2_LIMIT_BLOCK);
 		h->why = h2_endless_block;
-	} else {
+	} else if (code != NGHTTP2_ERR_CALLBACK_FAILURE && code != NGHTTP2_ERR_NOMEM) { /* not ours */
 		h2_limited(h, H2_LIMIT_PROTOCOL);
-		h->why = h->why ? h->why : nghttp2_strerror(code);
 	}
+	if (!h->why)
+		h->why = nghttp2_strerror(code);
 }
 
 static int on_plaintext(void *arg, uint8_t *p, size_t len)

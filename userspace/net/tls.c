@@ -81,16 +81,17 @@ struct tls_handshake *tls_client(int fd, struct tls_id *id, const char *const *e
 /* A TLSPlaintext of a handshake: type, version, length (RFC 8446, 5.1). */
 uint32_t tls_hello_size(int fd)
 {
-	enum { HEADER = 5, HANDSHAKE = 22, MAX = 1 << 14 };
-	uint8_t p[HEADER];
+	enum { PLAINTEXT_MAX = 1 << 14 };
+	uint8_t p[RECORD_HEADER];
 	ssize_t n = recv(fd, p, sizeof p, MSG_PEEK | MSG_DONTWAIT);
-	uint32_t len = (uint32_t)p[3] << 8 | p[4];
+	uint32_t len;
 
-	if (n <= 0 || p[0] != HANDSHAKE)
+	if (n <= 0 || p[0] != RECORD_HANDSHAKE)
 		return 0;
-	if (n < HEADER)
-		return HEADER;
-	return len <= MAX ? HEADER + len : 0;
+	if (n < RECORD_HEADER)
+		return RECORD_HEADER;
+	len = (uint32_t)p[3] << 8 | p[4];
+	return len <= PLAINTEXT_MAX ? RECORD_HEADER + len : 0;
 }
 
 struct tls_handshake *tls_server(int fd, struct tls_id *id)
