@@ -15,6 +15,7 @@
 #define COUNT(a)  (sizeof(a) / sizeof *(a))
 #define BYTES(s)  s, sizeof(s) - 1
 #define HEAD	  "\x12\x34\1\0\0\1\0\0\0\0\0\0" /* RD, one question */
+#define TSIG	  "\0\0\372\0\377\0\0\0\0\0\0"
 #define HEAD_OPT  "\x12\x34\1\0\0\1\0\0\0\0\0\1"
 #define WEB	  "\3wEb\4Test\0"
 #define A	  "\0\1\0\1"
@@ -52,6 +53,11 @@ static const struct {
 	 true, false, 4096},
 	{"a record that is not EDNS", BYTES(HEAD_OPT WEB A POINTER A "\0\0\0\0\0\4\1\2\3\4"), READ, "web.test", false,
 	 false, 512},
+	{"a signature", BYTES(HEAD_OPT WEB A TSIG), READ, "web.test", false, false, 512},
+	{"two signatures", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\2" WEB A TSIG TSIG), DNS_FORMERR},
+	{"two signatures, then a cut", BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\3" WEB A TSIG TSIG "\3ww"), DNS_FORMERR},
+	{"two signatures behind an address shorter than it says",
+	 BYTES("\x12\x34\1\0\0\1\0\0\0\0\0\3" WEB A POINTER A "\0\0\0\0\0\5\1\2\3\4" TSIG TSIG), DNS_FORMERR},
 	{"the root", BYTES(HEAD "\0" A), READ, NULL, false, true, 512},
 	{"a label with a dot", BYTES(HEAD "\3a.b\0" A), READ, NULL, false, true, 512},
 	{"a label with a zero", BYTES(HEAD "\3a\0b\0" A), READ, NULL, false, true, 512},
@@ -271,6 +277,7 @@ static const struct {
 	{"in other letters", BYTES(REPLY("\x80", "\1", "\0", "\0") "\3WEB\4tesT\0" A RR_A("\1\54")), true, 300},
 	{"the shortest lifetime", BYTES(REPLY("\x80", "\2", "\0", "\0") WEB A RR_A("\1\54") RR_A("\0\12")), true, 10},
 	{"OPT has no lifetime", BYTES(REPLY("\x80", "\1", "\0", "\1") WEB A RR_A("\1\54") OPT("\20\0")), true, 300},
+	{"two signatures", BYTES(REPLY("\x80", "\1", "\0", "\2") WEB A RR_A("\1\54") TSIG TSIG), true, 0},
 	{"a lifetime of 0", BYTES(REPLY("\x80", "\1", "\0", "\0") WEB A RR_A("\0\0")), true, 0},
 	{"no such name", BYTES(REPLY("\x83", "\0", "\1", "\0") WEB A SOA("\1\0", "\0\12")), true, 10},
 	{"no such name, SOA's own lifetime", BYTES(REPLY("\x83", "\0", "\1", "\0") WEB A SOA("\0\11", "\0\12")), true,

@@ -7,6 +7,42 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/dns_parse.h"
+
+/* --- parsing -------------------------------------------------------------------------------------------- */
+
+/* RFC 8945, 5.1: there is one, and more are a format error. ldns 1.8 keeps the last one and loses the others' memory. Where
+ * a record ends is ldns's own view here too. */
+static bool has_two_signatures(const uint8_t *msg, size_t len)
+{
+	static const ldns_pkt_section sections[] = {LDNS_SECTION_QUESTION, LDNS_SECTION_ANSWER, LDNS_SECTION_AUTHORITY,
+						    LDNS_SECTION_ADDITIONAL};
+	unsigned signatures = 0;
+	size_t at = DNS_HEADER;
+
+	if (dns_get16(msg + DNS_COUNTS + 6) < 2)
+		return false;
+	for (unsigned i = 0; i < sizeof sections / sizeof *sections; i++)
+		for (unsigned n = dns_get16(msg + DNS_COUNTS + 2 * i); n; n--) {
+			ldns_rr *rr;
+
+			if (ldns_wire2rr(&rr, msg, len, &at, sections[i]) != LDNS_STATUS_OK)
+				return signatures > 1;
+			signatures += ldns_rr_get_type(rr) == LDNS_RR_TYPE_TSIG;
+			ldns_rr_free(rr);
+		}
+	return signatures > 1;
+}
+
+ldns_pkt *dns_parse(const uint8_t *msg, size_t len)
+{
+	ldns_pkt *p = NULL;
+
+	if (has_two_signatures(msg, len) || ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK)
+		return NULL;
+	return p;
+}
+
 /* --- questions ------------------------------------------------------------------------------------------ */
 
 /* Names of other characters are no host's, and would not survive as text. */
@@ -61,7 +97,7 @@ static void read_question(struct dns_question *q, const ldns_pkt *p)
 
 enum dns_read dns_question_read(struct dns_question *q, const uint8_t *msg, size_t len, enum dns_rcode *rcode)
 {
-	ldns_pkt *p = NULL;
+	ldns_pkt *p;
 
 	memset(q, 0, sizeof *q);
 	q->udp_size = DNS_UDP_MIN;
@@ -72,7 +108,8 @@ enum dns_read dns_question_read(struct dns_question *q, const uint8_t *msg, size
 		*rcode = DNS_NOTIMP;
 		return DNS_READ_WRONG;
 	}
-	if (len > DNS_QUERY_MAX || ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK) {
+	p = len > DNS_QUERY_MAX ? NULL : dns_parse(msg, len);
+	if (!p) {
 		*rcode = DNS_FORMERR;
 		return DNS_READ_WRONG;
 	}

@@ -6,6 +6,8 @@
 #include <ldns/ldns.h>
 #include <string.h>
 
+#include "data/dns_parse.h"
+
 enum { NAME_POINTER = 0xc0 };
 
 unsigned dns_reply_rcode(const uint8_t *msg)
@@ -135,12 +137,12 @@ static bool find_ttls(struct dns_reply *r, const uint8_t *msg, size_t len)
 
 void dns_reply_read(struct dns_reply *r, const struct dns_question *q, const uint8_t *msg, size_t len)
 {
-	ldns_pkt *p = NULL;
+	bool may_be = q->wire_len && dns_get16(msg + DNS_COUNTS) == 1 && len <= DNS_REPLY_READ_MAX;
+	ldns_pkt *p = may_be ? dns_parse(msg, len) : NULL;
 
 	r->ttl_s = 0;
 	r->n_ttls = 0;
-	if (!q->wire_len || dns_get16(msg + DNS_COUNTS) != 1 || len > DNS_REPLY_READ_MAX ||
-	    ldns_wire2pkt(&p, msg, len) != LDNS_STATUS_OK)
+	if (!p)
 		return;
 	if (find_ttls(r, msg, len))
 		r->ttl_s = reply_ttl(q, p);
