@@ -15,7 +15,7 @@
 #include "data/limits.h"
 #include "net/sock.h"
 
-enum { PREFIX = 2, DNS_PORT = 53, ROOM = 512 };
+enum { PREFIX = 2, DNS_PORT = 53, ROOM = 512, PER_EVENT = 4 }; /* messages, then the others have their turn */
 
 struct chunk {
 	struct list link;
@@ -223,7 +223,7 @@ static bool message_read(struct dns_conn *c)
 
 static void conn_read(struct dns_conn *c)
 {
-	for (unsigned i = 0; i < DNS_CONN_QUERIES_MAX && may_read(c) && message_read(c); i++) {
+	for (unsigned i = 0; i < PER_EVENT && may_read(c) && message_read(c); i++) {
 		c->have = 0;
 		stay(c);
 		dns_query_take(c->post, &c->client, c->in + PREFIX, dns_get16(c->in));
