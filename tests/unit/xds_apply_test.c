@@ -312,6 +312,25 @@ static void test_whole_again(void **state)
 	store_free(s);
 }
 
+/* One name twice in a response: the last one stays, whatever their versions say. */
+static void test_one_name_twice(void **state)
+{
+	for (unsigned whole = 0; whole < 2; whole++) {
+		struct store *s = filled();
+		struct rig_response *m = rig_response(ADDRESS, "n");
+		struct xds_result r;
+		struct addr last;
+
+		add(m, "b", "b", "10.0.0.8");
+		add(m, "b", "b", "10.0.0.9");
+		assert_int_equal(rig_apply(s, m, whole << XDS_ADDRESS, &r), 0);
+		assert_int_equal(addr_parse(&last, "10.0.0.9"), 0);
+		if (!addr_eq(&store_workload_by_uid(s, "b")->ips[0], &last))
+			fail_msg("whole %u", whole);
+		store_free(s);
+	}
+}
+
 static void test_whole_policies(void **state)
 {
 	struct store *s = filled();
@@ -524,14 +543,23 @@ static void test_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fields),		cmocka_unit_test(test_no_response),
-		cmocka_unit_test(test_good_beside_bad), cmocka_unit_test(test_duplicates),
-		cmocka_unit_test(test_removals),	cmocka_unit_test(test_versions),
-		cmocka_unit_test(test_whole),		cmocka_unit_test(test_whole_again),
-		cmocka_unit_test(test_whole_policies),	cmocka_unit_test(test_beside_a_file),
-		cmocka_unit_test(test_closed),		cmocka_unit_test(test_closed_scope),
-		cmocka_unit_test(test_too_long),	cmocka_unit_test(test_bomb),
-		cmocka_unit_test(test_long_answer),	cmocka_unit_test(test_names),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_no_response),
+		cmocka_unit_test(test_good_beside_bad),
+		cmocka_unit_test(test_duplicates),
+		cmocka_unit_test(test_removals),
+		cmocka_unit_test(test_versions),
+		cmocka_unit_test(test_whole),
+		cmocka_unit_test(test_whole_again),
+		cmocka_unit_test(test_one_name_twice),
+		cmocka_unit_test(test_whole_policies),
+		cmocka_unit_test(test_beside_a_file),
+		cmocka_unit_test(test_closed),
+		cmocka_unit_test(test_closed_scope),
+		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_bomb),
+		cmocka_unit_test(test_long_answer),
+		cmocka_unit_test(test_names),
 	};
 	int e;
 

@@ -38,8 +38,8 @@ void store_begin_full(struct store *s);
  * removes only its own: here of those parts that come `whole`, a mask. */
 enum { STORE_ADDRESSES = 1, STORE_POLICIES = 2 };
 void store_begin_xds(struct store *s, unsigned whole);
-/* Of a batch that comes whole: what istiod gave under this name and version is there, and stays. False: it has to be
- * inserted. */
+/* Of a batch that comes whole: what istiod gave under this name and version before is there, and stays. False: it has to be
+ * inserted, as what the batch itself has brought under this name. */
 bool store_keep_address(struct store *s, const char *name, uint64_t version);
 /* After all, this batch has not everything: what it did not bring stays. */
 void store_keep_rest(struct store *s);

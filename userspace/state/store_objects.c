@@ -199,7 +199,7 @@ bool store_keep_address(struct store *s, const char *name, uint64_t version)
 	struct group *g = w ? NULL : group_of(s, name);
 	struct arena *a = w ? arena_of(w) : g && g->description ? arena_of(service_head(g->description)) : NULL;
 
-	if (!a || !version || a->version != version || !from_xds(a))
+	if (!a || !version || a->version != version || !from_xds(a) || a->generation == s->generation)
 		return false;
 	a->generation = s->generation;
 	return true;
