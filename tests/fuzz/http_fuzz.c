@@ -29,10 +29,10 @@ static struct admin admin = {.log_default = "off", .quit = quit};
 static struct ready ready;
 static char paths[3][64];
 
-/* The dump needs a whole tunnel: it has a test of its own. */
-static void without_dump(void *arg, const struct http_request *rq, struct http_response *out)
+/* The dump needs a whole tunnel, a profile takes its seconds: they have tests of their own. */
+static void without_slow_ones(void *arg, const struct http_request *rq, struct http_response *out)
 {
-	if (strcmp(rq->path, "/config_dump") != 0)
+	if (strcmp(rq->path, "/config_dump") != 0 && strcmp(rq->path, "/debug/pprof/profile") != 0)
 		admin_serve(arg, rq, out);
 	log_set_filter("off");
 }
@@ -45,7 +45,7 @@ static void remove_sockets(void)
 
 static void start(void)
 {
-	static const http_serve serve[] = {without_dump, ready_serve, stats_serve};
+	static const http_serve serve[] = {without_slow_ones, ready_serve, stats_serve};
 	static void *const arg[] = {&admin, &ready, NULL};
 	struct http_server *s = http_server_new();
 	char why[256];
