@@ -29,11 +29,15 @@ static struct admin admin = {.log_default = "off", .quit = quit};
 static struct ready ready;
 static char paths[3][64];
 
-/* The dump needs a whole tunnel, a profile takes its seconds: they have tests of their own. */
-static void without_slow_ones(void *arg, const struct http_request *rq, struct http_response *out)
+/* Pages that need a whole tunnel, or take their seconds, have tests of their own. */
+static void without_some(void *arg, const struct http_request *rq, struct http_response *out)
 {
-	if (strcmp(rq->path, "/config_dump") != 0 && strcmp(rq->path, "/debug/pprof/profile") != 0)
-		admin_serve(arg, rq, out);
+	static const char *const without[] = {"/config_dump", "/failures", "/trace", "/debug/pprof/profile"};
+
+	for (unsigned i = 0; i < sizeof without / sizeof *without; i++)
+		if (!strcmp(rq->path, without[i]))
+			return;
+	admin_serve(arg, rq, out);
 	log_set_filter("off");
 }
 
@@ -45,7 +49,7 @@ static void remove_sockets(void)
 
 static void start(void)
 {
-	static const http_serve serve[] = {without_slow_ones, ready_serve, stats_serve};
+	static const http_serve serve[] = {without_some, ready_serve, stats_serve};
 	static void *const arg[] = {&admin, &ready, NULL};
 	struct http_server *s = http_server_new();
 	char why[256];
