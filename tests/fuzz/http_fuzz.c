@@ -32,7 +32,8 @@ static char paths[3][64];
 /* Pages that need a whole tunnel, or take their seconds, have tests of their own. */
 static void without_some(void *arg, const struct http_request *rq, struct http_response *out)
 {
-	static const char *const without[] = {"/config_dump", "/failures", "/trace", "/debug/pprof/profile"};
+	static const char *const without[] = {"/config_dump", "/generation", "/failures", "/trace",
+					      "/debug/pprof/profile"};
 
 	for (unsigned i = 0; i < sizeof without / sizeof *without; i++)
 		if (!strcmp(rq->path, without[i]))
