@@ -42,7 +42,7 @@ static struct key addr_of(const struct local_state *s, uint32_t place)
 {
 	const struct workload *w = workload_at(s, place);
 
-	return (struct key){w->network, "", w->ips[(place - 1) & ((1u << IP_BITS) - 1)]};
+	return (struct key){.ns = w->network, .name = "", .ip = w->ips[(place - 1) & ((1u << IP_BITS) - 1)]};
 }
 
 static struct key service_of(const struct local_state *s, uint32_t place)

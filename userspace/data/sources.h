@@ -8,14 +8,14 @@
 #include "data/limits.h"
 #include "net/h2.h"
 
-/* Of a source on a worker; fewer where descriptors are: a quarter of them for all workers, or half. */
+/* Of a source on a worker; fewer where descriptors are: a share of them is said in brackets. */
 enum {
-	SOURCE_CONNS_MAX = 4096,   /* HBONE connections; one more is refused */
-	SOURCE_WAITING_MAX = 3072, /* of these not yet through with TLS; for one more the oldest goes. To hold one costs
-				       less than to have it come again. All sources and workers together have a quarter of
-				       the descriptors, and a worker its share of that whatever the others do */
+	SOURCE_CONNS_MAX = 4096,    /* HBONE connections; one more is refused */
+	SOURCE_WAITING_MAX = 3072,  /* of these not yet through with TLS (a quarter); for one more the oldest goes. To
+				       hold one costs less than to have it come again. All sources and workers together have
+				       that quarter too, and a worker its share of it whatever the others do */
 	SOURCE_HANDSHAKES_MAX = 64, /* of these in a handshake; more wait their turn */
-	SOURCE_STREAMS_MAX = 32768, /* requests (half); one more is refused */
+	SOURCE_STREAMS_MAX = 32768, /* requests (half, for all workers); one more is refused */
 	SOURCE_REQUESTS_MAX = 16,   /* of all sources that are begun in one turn of the loop; they take turns */
 	SOURCE_PLACE_MS = 25,	    /* between two handshakes that are stuck and make room for others of their source */
 	SOURCE_CALM_MS = 1000,	    /* after a flood: until its next handshake */
