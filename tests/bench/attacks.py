@@ -20,6 +20,7 @@ from types import SimpleNamespace
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "e2e")]
 from lib import h2
+from lib.tls_client import HALF_HELLO, HELLO, trusting
 
 ECHO, SOURCE, STALLED, DENIED, CLOSED = 8000, 8009, 9000, 9001, 7777
 CONTINUATION = 9
@@ -288,31 +289,19 @@ def silent(a):
 
 def half_hello(a):
     s = silent(a)
-    s.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
+    s.sendall(HALF_HELLO)
     return s
 
 
 def whole_hello(a):
     """The same one each time: it costs the attacker nothing."""
-    if not hasattr(a, "hello"):
-        sent = ssl.MemoryBIO()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.set_alpn_protocols(["h2"])
-        try:
-            context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="x").do_handshake()
-        except ssl.SSLWantReadError:
-            a.hello = sent.read()
     s = silent(a)
-    s.sendall(a.hello)
+    s.sendall(HELLO)
     return s
 
 
 def tls_alone(a):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(*a.cert)
-    return context.wrap_socket(silent(a))
+    return trusting(*a.cert).wrap_socket(silent(a))
 
 
 def held(make, count):

@@ -15,6 +15,7 @@ from lib.mesh import Exact, Presence
 from lib.net import inside, read_all, scale
 from lib.pki import Ca
 from lib.rows import FAMILIES, V4, Skip, Table, check, equal, until
+from lib.tls_client import trusting
 
 T = Table(__file__)
 PROBE_PORT, STRICT_PORT = 9001, 9002
@@ -564,11 +565,8 @@ def no_account(bed, v6):
 
 @tunnels("tls-no-client-certificate", "v4")
 def no_certificate(bed, v6):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
     try:
-        with context.wrap_socket(bed.u1.connect(bed.b1.ip4, 15008)) as s:
+        with trusting().wrap_socket(bed.u1.connect(bed.b1.ip4, 15008)) as s:
             s.sendall(h2.PREFACE)
             equal(read_all(s), b"", "what a client without a certificate reads")
     except (ssl.SSLError, ConnectionError):

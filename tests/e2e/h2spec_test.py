@@ -18,6 +18,7 @@ from lib import attack
 from lib.bed import Bed
 from lib.net import stop
 from lib.rows import Skip, Table, check
+from lib.tls_client import trusting
 
 T = Table(__file__)
 SECTIONS = ("generic", "http2", "hpack")  # all of h2spec
@@ -32,10 +33,7 @@ class Front:
 
     def __init__(self, host, to, cert):
         self.host, self.to = host, to
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
-        self.context.set_alpn_protocols(["h2"])
-        self.context.load_cert_chain(*cert)
+        self.context = trusting(*cert)
 
     def __enter__(self):
         self.listener = self.host.listen(0, "127.0.0.1")

@@ -17,6 +17,7 @@ from lib.attack import attacker, certificate, ended, flood, frame, watched
 from lib.bed import fixture, kinds, not_ztunnel
 from lib.net import scale
 from lib.rows import Table, check, equal, until
+from lib.tls_client import HALF_HELLO, HELLO, Bytes, trusting
 
 T = Table(__file__)
 HANDSHAKE_MAX = 90       # seconds until a peer that says nothing is gone
@@ -160,40 +161,8 @@ def silent(bed, s, stack):
 
 
 def half_hello(bed, s, stack):
-    s.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
+    s.sendall(HALF_HELLO)
     return s
-
-
-class Bytes:
-    """A client's TLS without its socket."""
-
-    def __init__(self, *cert):
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
-        self.context.set_alpn_protocols(["h2"])
-        if cert:
-            self.context.load_cert_chain(*cert)
-        self.came, self.sent = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = self.context.wrap_bio(self.came, self.sent)
-
-    def hello(self):
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.tls.do_handshake()
-        return self.sent.read()
-
-    def until(self, s, do):
-        """What it says, when it has read enough."""
-        while True:
-            try:
-                got = do()
-                s.sendall(self.sent.read())
-                return got
-            except ssl.SSLWantReadError:
-                s.sendall(self.sent.read())
-                check(self.came.write(s.recv(1 << 16)), "the end of the connection")
-
-
-HELLO = Bytes().hello()
 
 
 def whole_hello(bed, s, stack):
@@ -202,11 +171,7 @@ def whole_hello(bed, s, stack):
 
 
 def tls_only(bed, s, stack):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(*certificate(bed))
-    return stack.enter_context(context.wrap_socket(s))
+    return stack.enter_context(trusting(*certificate(bed)).wrap_socket(s))
 
 
 def crowd(bed, say):
